@@ -1,0 +1,48 @@
+# One target per folder of src/lathe, with explicit links, warnings and sanitizers through targets only.
+
+add_library(lathe_options INTERFACE)
+target_include_directories(lathe_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
+                                                   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>)
+target_compile_options(
+  lathe_options
+  INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+            -Woverloaded-virtual -Wundef -ffp-contract=off -fvisibility=hidden
+            $<$<BOOL:${LATHE_WERROR}>:-Werror>)
+target_compile_definitions(lathe_options INTERFACE $<$<BOOL:${LATHE_DCHECKS}>:LATHE_DCHECKS> _GLIBCXX_ASSERTIONS)
+if(NOT LATHE_SANITIZE)
+  target_compile_options(lathe_options INTERFACE -fstack-protector-strong
+                         $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE> $<$<NOT:$<CONFIG:Debug>>:-D_FORTIFY_SOURCE=2>)
+  target_link_options(lathe_options INTERFACE -Wl,-z,relro,-z,now)
+else()
+  target_compile_options(lathe_options INTERFACE -fsanitize=${LATHE_SANITIZE} -fno-sanitize-recover=all
+                                                 -fno-omit-frame-pointer)
+  target_link_options(lathe_options INTERFACE -fsanitize=${LATHE_SANITIZE})
+endif()
+
+# lathe_module(NAME SOURCES a.cpp ... [LINKS lathe::base ...] [PRIVATE_LINKS ...] [TESTS a_test.cpp ...])
+# makes lathe_<NAME> (alias lathe::<NAME>) and, when tests are on, lathe_<NAME>_test with ctest label "fast".
+function(lathe_module name)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LINKS;PRIVATE_LINKS;TESTS;TEST_LINKS")
+  add_library(lathe_${name} OBJECT ${arg_SOURCES})
+  add_library(lathe::${name} ALIAS lathe_${name})
+  target_link_libraries(lathe_${name} PUBLIC lathe_options ${arg_LINKS} PRIVATE ${arg_PRIVATE_LINKS})
+  set_property(GLOBAL APPEND PROPERTY LATHE_MODULES lathe_${name})
+  if(LATHE_BUILD_TESTS AND arg_TESTS)
+    lathe_test(lathe_${name}_test SOURCES ${arg_TESTS} LINKS lathe::${name} ${arg_TEST_LINKS})
+  endif()
+endfunction()
+
+# lathe_test(TARGET SOURCES ... LINKS ... [LABEL fast|slow] [TIMEOUT seconds]): a GoogleTest program.
+function(lathe_test target)
+  cmake_parse_arguments(PARSE_ARGV 1 arg "" "LABEL;TIMEOUT" "SOURCES;LINKS")
+  if(NOT arg_LABEL)
+    set(arg_LABEL fast)
+  endif()
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 120)
+  endif()
+  add_executable(${target} ${arg_SOURCES})
+  target_link_libraries(${target} PRIVATE lathe_test_support ${arg_LINKS} GTest::gtest GTest::gmock GTest::gtest_main)
+  add_test(NAME ${target} COMMAND ${target})
+  set_tests_properties(${target} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
+endfunction()

@@ -1,0 +1,47 @@
+// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin briefly and
+// then park, so that an oversubscribed machine does not collapse. What a loop computes must not depend on the split.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <type_traits>
+
+#include "lathe/base/result.h"
+
+namespace lathe {
+
+class ThreadPool {
+ public:
+  // `threads` includes the caller; 1 makes a pool that runs everything inline. Fails when a thread cannot be created.
+  static Result<std::unique_ptr<ThreadPool>> create(int threads);
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+  ~ThreadPool();
+
+  int threads() const;
+
+  // body(begin, end, thread): called with disjoint ranges that cover [0, count), `grain` being the least useful size of
+  // one. Must not throw. Not reentrant: one run() at a time, from one thread.
+  template <class Body>
+  void run(int64_t count, int64_t grain, const Body& body) {
+    run_erased(count,
+               grain,
+               [](const void* context, int64_t begin, int64_t end, int thread) {
+                 (*static_cast<const Body*>(context))(begin, end, thread);
+               },
+               &body);
+  }
+
+ private:
+  using Function = void (*)(const void* context, int64_t begin, int64_t end, int thread);
+  ThreadPool();
+  void run_erased(int64_t count, int64_t grain, Function function, const void* context);
+
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Threads that are useful here: physical cores inside the affinity mask, limited by the cgroup CPU quota, at least 1.
+int default_thread_count();
+
+}  // namespace lathe

@@ -1,0 +1,88 @@
+// A checkpoint in HuggingFace layout: a folder with config.json and one model.safetensors, or shards with
+// model.safetensors.index.json. Weights are mapped, not read; every rule of the container is checked when it is opened.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lathe/base/file.h"
+#include "lathe/base/result.h"
+#include "lathe/tensor/dtype.h"
+
+namespace lathe {
+
+// One tensor of a safetensors file. `bytes` borrows from the map, which the owner of this struct keeps alive.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;
+
+  int64_t elements() const;
+};
+
+// One .safetensors file. Errors name the file, the tensor and the broken rule (docs/formats.md lists the rules).
+class SafetensorsFile {
+ public:
+  static Result<SafetensorsFile> open(const std::filesystem::path& path);
+
+  const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of the header
+  const StoredTensor* find(std::string_view name) const;
+  const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
+  const std::filesystem::path& path() const { return map_->path(); }
+
+ private:
+  std::shared_ptr<const MappedFile> map_;
+  std::vector<StoredTensor> tensors_;  // sorted lookups go through index_
+  std::vector<uint32_t> index_;        // positions in tensors_, sorted by name
+  std::vector<std::pair<std::string, std::string>> metadata_;
+};
+
+// Parses a header (the bytes between the 8-byte length and the data) against a data section of `data_bytes` bytes; `bytes`
+// of each tensor is empty, offsets come back beside it. The part of the reader that is fuzzed.
+struct SafetensorsHeader {
+  struct Entry {
+    StoredTensor tensor;
+    uint64_t begin = 0;
+    uint64_t end = 0;
+  };
+  std::vector<Entry> entries;
+  std::vector<std::pair<std::string, std::string>> metadata;
+};
+Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, uint64_t data_bytes);
+
+// All tensors of a checkpoint folder.
+class Checkpoint {
+ public:
+  static Result<Checkpoint> open(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const StoredTensor* find(std::string_view name) const;
+  // Every tensor, sorted by name.
+  std::vector<const StoredTensor*> tensors() const;
+  // The file a tensor lies in, for messages.
+  std::filesystem::path file_of(const StoredTensor& tensor) const;
+  uint64_t total_bytes() const;  // sum over tensors
+
+ private:
+  std::filesystem::path folder_;
+  std::vector<SafetensorsFile> files_;
+  struct Location {
+    uint32_t file;
+    uint32_t tensor;
+  };
+  std::vector<Location> by_name_;  // sorted by tensor name
+};
+
+// Writes a .safetensors file that transformers loads: header padded to 8 bytes, tensors ordered by falling alignment and
+// then name, contiguous from 0. Streams: `bytes` of the tensors are written as they are. Atomic.
+Status write_safetensors(const std::filesystem::path& path,
+                         std::span<const StoredTensor> tensors,
+                         std::span<const std::pair<std::string, std::string>> metadata = {});
+
+}  // namespace lathe

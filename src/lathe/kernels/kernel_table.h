@@ -1,0 +1,84 @@
+// KernelTable: the arithmetic of one instruction set behind plain function pointers. Model code never mentions an
+// instruction set; it takes a table. All tables compute with fp32 accumulation in one canonical order, so that the vector
+// tables agree bit for bit with each other, and a result never depends on how many rows, tokens or threads
+// share a call:
+//   dot products: element k goes to lane k mod 16 by fused multiply-add in ascending k; the 16 lanes are summed as a tree
+//   (i with i+8, then i+4, i+2, i+1); transposed products: rows are added in ascending order by fused multiply-add.
+// The `reference` table is plain scalar code with double accumulators: the oracle of the others, within a tolerance.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+#include "lathe/tensor/matrix.h"
+
+namespace lathe {
+
+// y[t][r - row_begin] (+)= sum over k of W[r][k] * x[t][k], r in [row_begin, row_end).
+struct GemmArgs {
+  WeightMatrix w;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  const float* x = nullptr;  // [tokens, w.cols], rows x_stride floats apart
+  int64_t x_stride = 0;
+  int64_t tokens = 0;
+  float* y = nullptr;  // [tokens, row_end - row_begin], rows y_stride floats apart; no overlap with x
+  int64_t y_stride = 0;
+  bool accumulate = false;  // add the finished dot product to y instead of storing it
+};
+
+// y[t][c] (+)= sum over r in [row_begin, row_end) of x[t][r - row_begin] * W[r][c], c in [0, w.cols).
+// With accumulate the chain of fused multiply-adds starts from y, else from 0.
+struct GemmTransposedArgs {
+  WeightMatrix w;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  const float* x = nullptr;  // [tokens, row_end - row_begin], rows x_stride floats apart
+  int64_t x_stride = 0;
+  int64_t tokens = 0;
+  float* y = nullptr;  // [tokens, w.cols], rows y_stride floats apart
+  int64_t y_stride = 0;
+  bool accumulate = false;
+};
+
+// One step of online softmax over `count` new scores of one query and head.
+// In: raw dot products in scores[0, count). Out: scores[j] = exp(scale * scores[j] - new maximum), and scores[count, padded)
+// set to 0. `maximum` (-infinity before the first step) and `sum` are updated; returns the factor exp(old maximum - new
+// maximum) by which what was accumulated before must be multiplied. Scores are added to the sum in the canonical lane order.
+struct SoftmaxState {
+  float maximum;
+  float sum;
+};
+
+struct KernelTable {
+  std::string_view isa;  // "reference", "avx2", "avx512vnni"
+
+  void (*gemm)(const GemmArgs& args);
+  void (*gemm_transposed)(const GemmTransposedArgs& args);
+  // y_j = w_j * x_j / sqrt(mean(x^2) + eps); x and y may be the same.
+  void (*rms_norm)(const float* x, const float* weight, float* y, int64_t n, float eps);
+  // out = silu(gate) * up; out may be gate or up.
+  void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);
+  float (*softmax_step)(float* scores, int64_t count, int64_t padded, float scale, SoftmaxState& state);
+  void (*scale)(float* y, float factor, int64_t n);                      // y *= factor
+  void (*axpy)(float* y, float factor, const float* x, int64_t n);      // y = fma(factor, x, y)
+  void (*add)(float* y, const float* x, int64_t n);                      // y += x
+  // Rotates pairs by (cos, sin), each [pairs]: interleaved pairs (2i, 2i+1), or half-split pairs (i, i + pairs).
+  void (*rope_interleaved)(float* x, const float* cos, const float* sin, int64_t pairs);
+  void (*rope_half_split)(float* x, const float* cos, const float* sin, int64_t pairs);
+  // n elements of F32, BF16 or F16 (to_float: also F8_E4M3, without scale) to and from fp32, round to nearest even.
+  void (*to_float)(DType dtype, const void* source, float* out, int64_t n);
+  void (*from_float)(DType dtype, const float* source, void* out, int64_t n);
+};
+
+// The best table for this machine, or the one that LATHE_ISA names (chosen once, at the first call). When LATHE_ISA names a
+// table that does not exist or cannot run here, isa_error() says so in one line and the best table is used; programs
+// check isa_error() at start and end with exit code 2.
+const KernelTable& kernels();
+std::string_view isa_error();
+
+// Every table this machine can execute, `reference` first: what tests iterate.
+std::span<const KernelTable* const> all_kernels();
+
+}  // namespace lathe

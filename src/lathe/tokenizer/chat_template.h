@@ -1,0 +1,56 @@
+// Chat templates: the Jinja subset that published templates use, in an interpreter with hard limits (data never runs: no
+// attributes of the host, no input or output, bounded steps, output and depth), with DeepSeek's own forms as fallback.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "lathe/base/json.h"
+#include "lathe/base/result.h"
+
+namespace lathe {
+
+struct TemplateLimits {
+  int64_t max_steps = 1'000'000;
+  int64_t max_output_bytes = 4 << 20;
+  int max_depth = 64;
+};
+
+// A piece of a rendered prompt. Text that came out of message contents (user, system, tool text, ...) is `literal`: it is
+// encoded with AddedTokens::kPlain, so that nobody forges a turn. Text of the template itself is not.
+struct RenderedPiece {
+  std::string text;
+  bool literal = false;
+};
+
+class ChatTemplate {
+ public:
+  // Compiles Jinja source (trim_blocks and lstrip_blocks on, as transformers does). Errors: `line 3: ...`.
+  static Result<ChatTemplate> compile(std::string_view source, const TemplateLimits& limits = {});
+  // One of the built-in forms: "v2", "v3" (see spec checkpoints.md section 4).
+  static Result<ChatTemplate> builtin(std::string_view name);
+  ChatTemplate(ChatTemplate&&) noexcept;
+  ChatTemplate& operator=(ChatTemplate&&) noexcept;
+  ~ChatTemplate();
+
+  // `variables` is an object: messages, add_generation_prompt, bos_token, eos_token, tools, thinking, ... Message contents
+  // are tracked through concatenation, slicing and filters, and come out as literal pieces (adjacent pieces of one kind
+  // are merged). raise_exception('text') in a template becomes an error with that text.
+  Result<std::vector<RenderedPiece>> render_pieces(const Json& variables) const;
+  // The same, joined.
+  Result<std::string> render(const Json& variables) const;
+
+ private:
+  ChatTemplate();
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// Which built-in form a model without chat_template gets: by the special tokens its vocabulary has.
+std::string_view builtin_template_for(bool has_user_and_assistant_tokens);
+
+}  // namespace lathe
