@@ -1,4 +1,4 @@
-# One target per folder of src/lathe, with explicit links, warnings and sanitizers through targets only.
+# One target per folder of src/lathe, with explicit links; warnings, hardening and sanitizers through targets only.
 
 add_library(lathe_options INTERFACE)
 target_include_directories(lathe_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/src>
@@ -18,15 +18,29 @@ else()
                                                  -fno-omit-frame-pointer)
   target_link_options(lathe_options INTERFACE -fsanitize=${LATHE_SANITIZE})
 endif()
+if(LATHE_BUILD_FUZZ)
+  if(NOT CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+    message(FATAL_ERROR "LATHE_BUILD_FUZZ: expected Clang (libFuzzer), found ${CMAKE_CXX_COMPILER_ID}")
+  endif()
+  # Coverage counters everywhere; only the programs of tests/fuzz link libFuzzer's main.
+  target_compile_options(lathe_options INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
-# lathe_module(NAME SOURCES a.cpp ... [LINKS lathe::base ...] [PRIVATE_LINKS ...] [TESTS a_test.cpp ...])
-# makes lathe_<NAME> (alias lathe::<NAME>) and, when tests are on, lathe_<NAME>_test with ctest label "fast".
+# lathe_module(NAME SOURCES a.cpp ... [LINKS lathe::base ...] [PRIVATE_LINKS ...] [TESTS a_test.cpp ...] [TEST_LINKS ...])
+# makes the static library lathe_<NAME> (alias lathe::<NAME>) and, when tests are on, lathe_<NAME>_test with ctest label
+# "fast". Whoever links lathe::<NAME> gets everything below it. All modules together become liblathe (LatheInstall.cmake).
 function(lathe_module name)
   cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "SOURCES;LINKS;PRIVATE_LINKS;TESTS;TEST_LINKS")
-  add_library(lathe_${name} OBJECT ${arg_SOURCES})
+  if(arg_UNPARSED_ARGUMENTS)
+    message(FATAL_ERROR "lathe_module(${name}): unknown arguments ${arg_UNPARSED_ARGUMENTS}")
+  endif()
+  add_library(lathe_${name} STATIC ${arg_SOURCES})
   add_library(lathe::${name} ALIAS lathe_${name})
   target_link_libraries(lathe_${name} PUBLIC lathe_options ${arg_LINKS} PRIVATE ${arg_PRIVATE_LINKS})
   set_property(GLOBAL APPEND PROPERTY LATHE_MODULES lathe_${name})
+  set(external ${arg_LINKS} ${arg_PRIVATE_LINKS})
+  list(FILTER external EXCLUDE REGEX "^lathe(::|_)")
+  set_property(GLOBAL APPEND PROPERTY LATHE_EXTERNAL_LINKS ${external})
   if(LATHE_BUILD_TESTS AND arg_TESTS)
     lathe_test(lathe_${name}_test SOURCES ${arg_TESTS} LINKS lathe::${name} ${arg_TEST_LINKS})
   endif()
@@ -41,8 +55,12 @@ function(lathe_test target)
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 120)
   endif()
+  if(LATHE_SANITIZE)
+    math(EXPR arg_TIMEOUT "${arg_TIMEOUT} * 5")
+  endif()
   add_executable(${target} ${arg_SOURCES})
-  target_link_libraries(${target} PRIVATE lathe_test_support ${arg_LINKS} GTest::gtest GTest::gmock GTest::gtest_main)
+  target_link_libraries(${target} PRIVATE lathe_test_support lathe_options ${arg_LINKS} GTest::gtest GTest::gmock
+                                          GTest::gtest_main)
   add_test(NAME ${target} COMMAND ${target})
   set_tests_properties(${target} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
 endfunction()
