@@ -12,11 +12,11 @@ namespace lathe {
 
 }  // namespace lathe
 
-#define LATHE_CHECK(condition, ...)                                                         \
-  do {                                                                                      \
-    if (!(condition)) [[unlikely]] {                                                        \
-      ::lathe::check_failed(__FILE__, __LINE__, #condition, ::lathe::str(__VA_ARGS__));     \
-    }                                                                                       \
+#define LATHE_CHECK(condition, ...)                                                     \
+  do {                                                                                  \
+    if (!(condition)) [[unlikely]] {                                                    \
+      ::lathe::check_failed(__FILE__, __LINE__, #condition, ::lathe::str(__VA_ARGS__)); \
+    }                                                                                   \
   } while (false)
 
 #if defined(LATHE_DCHECKS)

@@ -17,12 +17,16 @@ namespace lathe {
 // More than max_bytes is an error before anything is read.
 Result<std::string> read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 30);
 
+// Writes all of `bytes` to an open descriptor, over short writes and EINTR. Errors begin with `where`.
+Status write_all(int fd, std::string_view bytes, std::string_view where);
+
 // Writes through a temporary file beside `path`: write, fsync, rename, fsync of the folder. On failure the temporary
-// file is removed and `path` is as it was.
+// file is removed and `path` is as it was. An existing regular file is replaced and keeps its permissions, a symbolic
+// link is replaced by the file; a folder, device or pipe at `path` is refused.
 Status write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
 // The same for content that arrives in pieces. Nothing appears under `path` before commit() succeeds; the destructor
-// removes the temporary file of an uncommitted writer.
+// removes the temporary file of an uncommitted writer, and so does the first failed write or commit.
 class AtomicFile {
  public:
   static Result<AtomicFile> create(const std::filesystem::path& path);
@@ -38,13 +42,16 @@ class AtomicFile {
 
  private:
   AtomicFile() = default;
+  void discard();
+
   std::filesystem::path path_;
   std::filesystem::path temporary_;
   int fd_ = -1;
 };
 
-// A read-only map of a regular file. Reading a page that the file no longer has (it was truncated while mapped) ends the
-// program with one error line that names the file and exit code 1, not with a signal; install_map_guard() arranges it.
+// A read-only map of a regular file. Reading a page that the file no longer has (it was truncated while mapped) ends
+// the program with one error line that names the file and exit code 1, not with a signal; install_map_guard() arranges
+// it.
 class MappedFile {
  public:
   static Result<std::shared_ptr<const MappedFile>> open(const std::filesystem::path& path);
@@ -53,6 +60,7 @@ class MappedFile {
   ~MappedFile();
 
   std::span<const std::byte> bytes() const { return {data_, size_}; }
+
   const std::filesystem::path& path() const { return path_; }
 
  private:

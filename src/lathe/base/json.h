@@ -3,6 +3,7 @@
 // nlohmann-json does the lexing inside json.cpp; it appears in no header.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <initializer_list>
@@ -26,20 +27,37 @@ class Json {
   enum class Kind { kNull, kBool, kInt, kDouble, kString, kArray, kObject };
 
   Json() = default;
-  Json(std::nullptr_t) {}                                // NOLINT(google-explicit-constructor)
-  Json(bool value) : value_(value) {}                    // NOLINT(google-explicit-constructor)
+
+  Json(std::nullptr_t) {}  // NOLINT(google-explicit-constructor)
+
+  Json(bool value) : value_(value) {}  // NOLINT(google-explicit-constructor)
+
   Json(int value) : value_(static_cast<int64_t>(value)) {}  // NOLINT(google-explicit-constructor)
-  Json(int64_t value) : value_(value) {}                 // NOLINT(google-explicit-constructor)
-  Json(uint64_t value);                                  // NOLINT(google-explicit-constructor) double beyond 2^63-1
-  Json(double value) : value_(value) {}                  // NOLINT(google-explicit-constructor)
+
+  Json(int64_t value) : value_(value) {}  // NOLINT(google-explicit-constructor)
+
+  Json(uint32_t value) : value_(static_cast<int64_t>(value)) {}  // NOLINT(google-explicit-constructor)
+
+  Json(uint64_t value);  // NOLINT(google-explicit-constructor) double beyond 2^63-1
+
+  Json(double value) : value_(value) {}  // NOLINT(google-explicit-constructor)
+
   Json(const char* value) : value_(std::string(value)) {}  // NOLINT(google-explicit-constructor)
+
   Json(std::string value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+
   Json(std::string_view value) : value_(std::string(value)) {}  // NOLINT(google-explicit-constructor)
-  Json(Array value) : value_(std::move(value)) {}        // NOLINT(google-explicit-constructor)
-  Json(Object value) : value_(std::move(value)) {}       // NOLINT(google-explicit-constructor)
+
+  Json(const void* value) = delete;  // a pointer would otherwise become a boolean
+
+  Json(Array value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
+
+  Json(Object value) : value_(std::move(value)) {}  // NOLINT(google-explicit-constructor)
 
   static Json array() { return Json(Array{}); }
+
   static Json object() { return Json(Object{}); }
+
   template <class T>
   static Json list(const T& values) {
     Array out;
@@ -49,12 +67,19 @@ class Json {
   }
 
   Kind kind() const { return static_cast<Kind>(value_.index()); }
+
   bool is_null() const { return kind() == Kind::kNull; }
+
   bool is_bool() const { return kind() == Kind::kBool; }
+
   bool is_int() const { return kind() == Kind::kInt; }
+
   bool is_number() const { return kind() == Kind::kInt || kind() == Kind::kDouble; }
+
   bool is_string() const { return kind() == Kind::kString; }
+
   bool is_array() const { return kind() == Kind::kArray; }
+
   bool is_object() const { return kind() == Kind::kObject; }
 
   // The value as that kind. A LATHE_CHECK guards the kind: test it first. as_double accepts kInt.
@@ -67,7 +92,8 @@ class Json {
   const Object& as_object() const;
   Object& as_object();
 
-  // The member of that name, or nullptr (also when this is not an object).
+  // The member of that name, or nullptr (also when this is not an object). A linear search: for a large object (a
+  // vocabulary) iterate over as_object() instead. set() searches the same way.
   const Json* find(std::string_view key) const;
   // Sets or replaces a member; turns null into an object first.
   Json& set(std::string_view key, Json value);

@@ -1,5 +1,5 @@
-// Counter-based random numbers (Philox 4x32-10): a value depends on (key, counter) alone, so that sampling a token depends
-// on its request's seed and position and on nothing else that runs.
+// Counter-based random numbers (Philox 4x32-10): a value depends on (key, counter) alone, so that sampling a token
+// depends on its request's seed and position and on nothing else that runs.
 #pragma once
 
 #include <array>
@@ -16,8 +16,10 @@ double uniform(uint64_t seed, uint64_t stream, uint64_t index);
 class Rng {
  public:
   explicit Rng(uint64_t seed) : seed_(seed) {}
+
   double next_uniform() { return uniform(seed_, 0, index_++); }
-  double next_normal();                       // mean 0, deviation 1
+
+  double next_normal();                         // mean 0, deviation 1
   int64_t next_int(int64_t low, int64_t high);  // both ends included
 
  private:

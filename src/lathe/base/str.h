@@ -12,12 +12,29 @@
 
 namespace lathe {
 
-inline void append_to(std::string& out, std::string_view text) { out += text; }
-inline void append_to(std::string& out, const char* text) { out += text; }
-inline void append_to(std::string& out, const std::string& text) { out += text; }
-inline void append_to(std::string& out, char c) { out += c; }
-inline void append_to(std::string& out, bool b) { out += b ? "true" : "false"; }
-inline void append_to(std::string& out, const std::filesystem::path& path) { out += path.string(); }
+inline void append_to(std::string& out, std::string_view text) {
+  out += text;
+}
+
+inline void append_to(std::string& out, const char* text) {
+  out += text;
+}
+
+inline void append_to(std::string& out, const std::string& text) {
+  out += text;
+}
+
+inline void append_to(std::string& out, char c) {
+  out += c;
+}
+
+inline void append_to(std::string& out, bool b) {
+  out += b ? "true" : "false";
+}
+
+inline void append_to(std::string& out, const std::filesystem::path& path) {
+  out += path.string();
+}
 
 template <class T>
   requires(std::is_arithmetic_v<T> && !std::is_same_v<T, bool> && !std::is_same_v<T, char>)
@@ -59,9 +76,19 @@ std::string with_commas(int64_t value);
 // 1536 -> "1.50 KiB"; exact powers of 1024.
 std::string human_bytes(uint64_t bytes);
 
-// Text of unknown origin for an error message: control and non-ASCII bytes that are not valid UTF-8 escaped
-// as \xNN, cut to `limit` bytes with "..." when longer.
+// Text of unknown origin for an error message, between double quotes: control characters and bytes that are not valid
+// UTF-8 become \xNN, a quote or backslash gets a backslash, and what is longer than `limit` bytes is cut at a character
+// and marked by "..." after the closing quote.
 std::string quoted(std::string_view text, size_t limit = 80);
+
+// For std::string arguments, which would find std::quoted instead by argument-dependent lookup.
+inline std::string quoted(const std::string& text, size_t limit = 80) {
+  return quoted(std::string_view(text), limit);
+}
+
+inline std::string quoted(std::string& text, size_t limit = 80) {
+  return quoted(std::string_view(text), limit);
+}
 
 // Strict decimal integer: digits with an optional leading '-', nothing else, in range. False on anything else.
 bool parse_int(std::string_view text, int64_t& value);

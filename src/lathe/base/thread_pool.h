@@ -1,5 +1,6 @@
-// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin briefly and
-// then park, so that an oversubscribed machine does not collapse. What a loop computes must not depend on the split.
+// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin briefly
+// and then park, so that an oversubscribed machine does not collapse. What a loop computes must not depend on the
+// split.
 #pragma once
 
 #include <cstdint>
@@ -24,12 +25,13 @@ class ThreadPool {
   // one. Must not throw. Not reentrant: one run() at a time, from one thread.
   template <class Body>
   void run(int64_t count, int64_t grain, const Body& body) {
-    run_erased(count,
-               grain,
-               [](const void* context, int64_t begin, int64_t end, int thread) {
-                 (*static_cast<const Body*>(context))(begin, end, thread);
-               },
-               &body);
+    run_erased(
+        count,
+        grain,
+        [](const void* context, int64_t begin, int64_t end, int thread) {
+          (*static_cast<const Body*>(context))(begin, end, thread);
+        },
+        &body);
   }
 
  private:
