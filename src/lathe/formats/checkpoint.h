@@ -16,7 +16,9 @@
 
 namespace lathe {
 
-// One tensor of a safetensors file. `bytes` borrows from the map, which the owner of this struct keeps alive.
+// One tensor of a safetensors file. `bytes` borrows from the map, which the owner of this struct keeps alive; its
+// address is a multiple of the element size. Values are little-endian. Extents are >= 0 and their product fits int64_t
+// in any order.
 struct StoredTensor {
   std::string name;
   DType dtype = DType::kF32;
@@ -32,36 +34,49 @@ class SafetensorsFile {
   static Result<SafetensorsFile> open(const std::filesystem::path& path);
 
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of the header
+
   const StoredTensor* find(std::string_view name) const;
+
   const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
+
   const std::filesystem::path& path() const { return map_->path(); }
 
  private:
+  Status align_tensors();
+
   std::shared_ptr<const MappedFile> map_;
-  std::vector<StoredTensor> tensors_;  // sorted lookups go through index_
-  std::vector<uint32_t> index_;        // positions in tensors_, sorted by name
+  std::shared_ptr<const std::byte> copies_;  // tensors that lie unaligned in the file; null when there are none
+  std::vector<StoredTensor> tensors_;        // sorted lookups go through index_
+  std::vector<uint32_t> index_;              // positions in tensors_, sorted by name
   std::vector<std::pair<std::string, std::string>> metadata_;
 };
 
-// Parses a header (the bytes between the 8-byte length and the data) against a data section of `data_bytes` bytes; `bytes`
-// of each tensor is empty, offsets come back beside it. The part of the reader that is fuzzed.
+// Parses a header (the bytes between the 8-byte length and the data) against a data section of `data_bytes` bytes;
+// `bytes` of each tensor is empty, offsets come back beside it. The part of the reader that is fuzzed.
 struct SafetensorsHeader {
   struct Entry {
     StoredTensor tensor;
     uint64_t begin = 0;
     uint64_t end = 0;
   };
+
   std::vector<Entry> entries;
   std::vector<std::pair<std::string, std::string>> metadata;
 };
+
 Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, uint64_t data_bytes);
 
-// All tensors of a checkpoint folder.
+// All tensors of a checkpoint folder: of the shards that model.safetensors.index.json names, or of model.safetensors
+// when there is no index. Every shard must exist and hold the tensors the index places in it. Tensors of these shards
+// that the index does not list are used, with one warning (transformers reads whole shards too); a tensor that two
+// shards hold is an error. Shards may be symbolic links, as in the hub cache. Thread safe once open; views live as long
+// as the object.
 class Checkpoint {
  public:
   static Result<Checkpoint> open(const std::filesystem::path& folder);
 
   const std::filesystem::path& folder() const { return folder_; }
+
   const StoredTensor* find(std::string_view name) const;
   // Every tensor, sorted by name.
   std::vector<const StoredTensor*> tensors() const;
@@ -72,15 +87,22 @@ class Checkpoint {
  private:
   std::filesystem::path folder_;
   std::vector<SafetensorsFile> files_;
+
   struct Location {
     uint32_t file;
     uint32_t tensor;
   };
+
+  Status index_tensors();
+  const StoredTensor& at(const Location& location) const;
+
   std::vector<Location> by_name_;  // sorted by tensor name
 };
 
-// Writes a .safetensors file that transformers loads: header padded to 8 bytes, tensors ordered by falling alignment and
-// then name, contiguous from 0. Streams: `bytes` of the tensors are written as they are. Atomic.
+// Writes a .safetensors file that transformers loads: header padded to 8 bytes, tensors ordered by falling element size
+// and then name, contiguous from 0. Metadata without a "format" gets {"format": "pt"}, which transformers asks for.
+// Streams: `bytes` of the tensors are written as they are. Atomic. Names twice, not UTF-8 or "__metadata__", and bytes
+// that do not fit shape and dtype are kInvalidArgument.
 Status write_safetensors(const std::filesystem::path& path,
                          std::span<const StoredTensor> tensors,
                          std::span<const std::pair<std::string, std::string>> metadata = {});
