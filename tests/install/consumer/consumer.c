@@ -1,0 +1,4 @@
+#include <lathe/lathe_c.h>
+#include <stdio.h>
+
+int main(void) { return puts(lathe_version()) < 0; }

@@ -1,0 +1,5 @@
+#include <lathe/lathe.h>
+
+#include <iostream>
+
+int main() { std::cout << lathe::version() << '\n'; }

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# install_packages.sh GROUP...: installs the Debian packages of the named groups that are missing; does nothing, and
+# needs no rights, when none is.
+#   build  what the program needs        test  what the tests and benchmarks need        check  formatter, linter, fuzzer
+set -euo pipefail
+
+packages_of() {
+  case "$1" in
+    build)
+      echo cmake ninja-build gcc g++ pkg-config nlohmann-json3-dev libcli11-dev libpcre2-dev libcurl4-openssl-dev \
+        libssl-dev libedit-dev
+      ;;
+    test)
+      echo git libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3 python3-jinja2 qemu-user expect
+      ;;
+    check) echo git python3 clang-16 clang-tidy-16 clang-format-16 libclang-rt-16-dev llvm-16 ;;
+    *) fail "group: expected build, test or check, found '$1'" ;;
+  esac
+}
+
+fail() {
+  echo "install_packages.sh: error: $1" >&2
+  exit 1
+}
+
+[ $# -gt 0 ] || fail "arguments: expected one or more of build, test, check, found none"
+wanted=()
+for group in "$@"; do
+  names=$(packages_of "$group")
+  read -r -a names <<<"$names"
+  wanted+=("${names[@]}")
+done
+
+if ! command -v dpkg-query >/dev/null || ! command -v apt-get >/dev/null; then
+  echo "install_packages.sh: not a Debian system; expecting the equivalents of: ${wanted[*]}" >&2
+  exit 0
+fi
+
+missing=()
+for package in "${wanted[@]}"; do
+  # A name may list several architectures; one that is installed is enough.
+  status=$(dpkg-query -W -f='${db:Status-Status} ' "$package" 2>/dev/null) || status=
+  case " $status" in
+    *" installed "*) ;;
+    *) missing+=("$package") ;;
+  esac
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || fail "missing packages: ${missing[*]}; expected root or sudo to install them, found neither"
+  as_root=(sudo)
+fi
+echo "installing ${missing[*]}" >&2
+apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq "$@"; }
+apt update || fail "apt-get update failed"
+apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
