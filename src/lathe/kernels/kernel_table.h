@@ -1,9 +1,10 @@
 // KernelTable: the arithmetic of one instruction set behind plain function pointers. Model code never mentions an
-// instruction set; it takes a table. All tables compute with fp32 accumulation in one canonical order, so that the vector
-// tables agree bit for bit with each other, and a result never depends on how many rows, tokens or threads
-// share a call:
-//   dot products: element k goes to lane k mod 16 by fused multiply-add in ascending k; the 16 lanes are summed as a tree
-//   (i with i+8, then i+4, i+2, i+1); transposed products: rows are added in ascending order by fused multiply-add.
+// instruction set; it takes a table. All tables compute with fp32 accumulation in one canonical order, so that the
+// vector tables agree bit for bit with each other, and a result never depends on how many rows, tokens or threads share
+// a call:
+//   dot products: element k goes to lane k mod 16 by fused multiply-add in ascending k; the 16 lanes are summed as a
+//   tree (i with i+8, then i+4, i+2, i+1); transposed products: rows are added in ascending order by fused
+//   multiply-add.
 // The `reference` table is plain scalar code with double accumulators: the oracle of the others, within a tolerance.
 #pragma once
 
@@ -43,14 +44,19 @@ struct GemmTransposedArgs {
 };
 
 // One step of online softmax over `count` new scores of one query and head.
-// In: raw dot products in scores[0, count). Out: scores[j] = exp(scale * scores[j] - new maximum), and scores[count, padded)
-// set to 0. `maximum` (-infinity before the first step) and `sum` are updated; returns the factor exp(old maximum - new
-// maximum) by which what was accumulated before must be multiplied. Scores are added to the sum in the canonical lane order.
+// In: raw dot products in scores[0, count). Out: scores[j] = exp(scale * scores[j] - new maximum), and scores[count,
+// padded) set to 0. `maximum` (-infinity before the first step) and `sum` are updated; returns the factor exp(old
+// maximum - new maximum) by which what was accumulated before must be multiplied. Scores are added to the sum in the
+// canonical lane order. A score of -infinity becomes 0; while all scores so far are -infinity the maximum stays there,
+// the sum stays 0 and the factor is 0. NaN is never taken as the maximum but makes its score and the sum NaN, as a
+// score of +infinity does. count is at least 1, padded at least count.
 struct SoftmaxState {
   float maximum;
   float sum;
 };
 
+// The functions of one instruction set. All are reentrant and allocate nothing on the vector tables; pointers are
+// borrowed for the call. Sizes are trusted: callers have checked them.
 struct KernelTable {
   std::string_view isa;  // "reference", "avx2", "avx512vnni"
 
@@ -61,9 +67,9 @@ struct KernelTable {
   // out = silu(gate) * up; out may be gate or up.
   void (*silu_mul)(const float* gate, const float* up, float* out, int64_t n);
   float (*softmax_step)(float* scores, int64_t count, int64_t padded, float scale, SoftmaxState& state);
-  void (*scale)(float* y, float factor, int64_t n);                      // y *= factor
-  void (*axpy)(float* y, float factor, const float* x, int64_t n);      // y = fma(factor, x, y)
-  void (*add)(float* y, const float* x, int64_t n);                      // y += x
+  void (*scale)(float* y, float factor, int64_t n);                 // y *= factor
+  void (*axpy)(float* y, float factor, const float* x, int64_t n);  // y = fma(factor, x, y)
+  void (*add)(float* y, const float* x, int64_t n);                 // y += x
   // Rotates pairs by (cos, sin), each [pairs]: interleaved pairs (2i, 2i+1), or half-split pairs (i, i + pairs).
   void (*rope_interleaved)(float* x, const float* cos, const float* sin, int64_t pairs);
   void (*rope_half_split)(float* x, const float* cos, const float* sin, int64_t pairs);
@@ -72,9 +78,9 @@ struct KernelTable {
   void (*from_float)(DType dtype, const float* source, void* out, int64_t n);
 };
 
-// The best table for this machine, or the one that LATHE_ISA names (chosen once, at the first call). When LATHE_ISA names a
-// table that does not exist or cannot run here, isa_error() says so in one line and the best table is used; programs
-// check isa_error() at start and end with exit code 2.
+// The best table for this machine, or the one that LATHE_ISA names (chosen once, at the first call). When LATHE_ISA
+// names a table that does not exist or cannot run here, isa_error() says so in one line and the best table is used;
+// programs check isa_error() at start and end with exit code 2.
 const KernelTable& kernels();
 std::string_view isa_error();
 

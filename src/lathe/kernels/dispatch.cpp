@@ -1,0 +1,73 @@
+#include "lathe/base/env.h"
+#include "lathe/base/str.h"
+#include "lathe/kernels/tables.h"
+
+namespace lathe {
+namespace internal {
+namespace {
+
+// The names of all tables of this program, whether this machine runs them or not.
+std::string known_tables() {
+#if defined(LATHE_KERNELS_X86)
+  return "reference, avx2, avx512vnni";
+#else
+  return "reference";
+#endif
+}
+
+bool is_known(std::string_view name) {
+#if defined(LATHE_KERNELS_X86)
+  if (name == kAvx2Kernels.isa || name == kAvx512VnniKernels.isa) return true;
+#endif
+  return name == kReferenceKernels.isa;
+}
+
+}  // namespace
+
+std::vector<const KernelTable*> usable_kernels([[maybe_unused]] const CpuFeatures& features) {
+  std::vector<const KernelTable*> tables = {&kReferenceKernels};
+#if defined(LATHE_KERNELS_X86)
+  if (features.avx2) tables.push_back(&kAvx2Kernels);
+  if (features.avx2 && features.avx512 && features.avx512vnni) tables.push_back(&kAvx512VnniKernels);
+#endif
+  return tables;
+}
+
+KernelChoice choose_kernels(const std::optional<std::string>& wanted, const CpuFeatures& features) {
+  const std::vector<const KernelTable*> usable = usable_kernels(features);
+  if (!wanted.has_value()) return {usable.back(), {}};
+  std::string names;
+  for (const KernelTable* table : usable) {
+    if (table->isa == *wanted) return {table, {}};
+    names += (names.empty() ? "" : ", ") + std::string(table->isa);
+  }
+  if (is_known(*wanted)) {
+    return {usable.back(), str("LATHE_ISA: this processor cannot run ", *wanted, ", expected one of ", names)};
+  }
+  return {usable.back(), str("LATHE_ISA: unknown value '", *wanted, "', expected one of ", known_tables())};
+}
+
+namespace {
+
+const KernelChoice& process_choice() {
+  static const KernelChoice choice = choose_kernels(env_string("LATHE_ISA"), cpu_features());
+  return choice;
+}
+
+}  // namespace
+}  // namespace internal
+
+const KernelTable& kernels() {
+  return *internal::process_choice().table;
+}
+
+std::string_view isa_error() {
+  return internal::process_choice().error;
+}
+
+std::span<const KernelTable* const> all_kernels() {
+  static const std::vector<const KernelTable*> tables = internal::usable_kernels(cpu_features());
+  return tables;
+}
+
+}  // namespace lathe

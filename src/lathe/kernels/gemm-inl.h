@@ -1,0 +1,316 @@
+// y = W x on stored weights, written once for every ISA unit (see vec16-inl.h). An output element is one 16-lane
+// accumulator to which lane k mod 16 adds element k in ascending k; tiles of rows x tokens only decide how many such
+// accumulators are alive together, so every blocking gives the same bits.
+#pragma once
+
+#include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/vec16-inl.h"
+
+namespace lathe {
+namespace {
+
+// Tile sizes: as many accumulators as registers hold beside the operands.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 4;
+constexpr int kTileTokens = 6;
+constexpr int kVectorRows = 8;   // rows in flight for a single token
+constexpr int kTileColumns = 4;  // vectors of columns in gemm_transposed
+#else
+constexpr int kTileRows = 3;
+constexpr int kTileTokens = 2;
+constexpr int kVectorRows = 4;
+constexpr int kTileColumns = 2;
+#endif
+constexpr int64_t kPanelDepth = 512;  // columns of a decoded panel: kTileRows of them stay in the first-level cache
+constexpr int64_t kPanelTokens = 48;  // tokens that share one decoded panel; a multiple of every kTileTokens
+static_assert(kPanelTokens % kTileTokens == 0 && kPanelDepth % kFp8Block == 0);
+
+// What kernels need of a WeightMatrix, without its inline members (no project function may be emitted here).
+struct Weights {
+  const std::byte* data;
+  int64_t stride;  // bytes from row to row
+  const float* scales;
+  int64_t scale_cols;
+};
+
+template <DType kType>
+LATHE_INLINE Weights read_weights(const WeightMatrix& w) {
+  return {w.data,
+          w.stride != 0 ? w.stride : w.cols * element_bytes(kType),
+          kType == DType::kF8E4M3 ? w.scales : nullptr,
+          (w.cols + kFp8Block - 1) / kFp8Block};
+}
+
+// Scale of the 128 x 128 block around an element; 1 where no scales are stored.
+LATHE_INLINE float block_scale(const Weights& w, int64_t row, int64_t column) {
+  return w.scales == nullptr ? 1.0f : w.scales[(row / kFp8Block) * w.scale_cols + column / kFp8Block];
+}
+
+LATHE_INLINE void prefetch(uintptr_t address) {
+  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
+}
+
+template <int kRows, int kTokens>
+struct Tile {
+  F32x16 sum[kRows][kTokens];
+};
+
+// tile.sum[i][t] += elements [k, k + 16) of rows i times those of tokens t. w: the rows at column k.
+template <DType kType, int kRows, int kTokens>
+LATHE_INLINE void tile_step(Tile<kRows, kTokens>& tile,
+                            const std::byte* const (&w)[kRows],
+                            int64_t offset,
+                            const PartRegister (&scale)[kRows],
+                            const float* x,
+                            int64_t x_stride) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    PartRegister weight[kRows];
+    LATHE_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      weight[i] = part_decode<kType>(w[i] + offset + p * kPartLanes * element_bytes(kType));
+      if constexpr (kType == DType::kF8E4M3) weight[i] = part_mul(weight[i], scale[i]);
+    }
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const PartRegister value = part_load(x + t * x_stride + p * kPartLanes);
+      LATHE_UNROLL
+      for (int i = 0; i < kRows; ++i) tile.sum[i][t].part[p] = part_fma(weight[i], value, tile.sum[i][t].part[p]);
+    }
+  }
+}
+
+// The same for the last `count` < 16 columns; missing lanes add 0 * 0.
+template <DType kType, int kRows, int kTokens>
+LATHE_INLINE void tile_step_first(Tile<kRows, kTokens>& tile,
+                                  const std::byte* const (&w)[kRows],
+                                  int64_t offset,
+                                  const PartRegister (&scale)[kRows],
+                                  const float* x,
+                                  int64_t x_stride,
+                                  int64_t count) {
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    F32x16 weight = decode_first<kType>(w[i] + offset, count);
+    LATHE_UNROLL
+    for (int p = 0; p < kParts; ++p) {
+      if constexpr (kType == DType::kF8E4M3) weight.part[p] = part_mul(weight.part[p], scale[i]);
+      // A zero code times an infinite or NaN scale must not reach the lanes that hold nothing.
+      weight.part[p] = part_select_first(lanes_in_part(count, p), weight.part[p], part_zero());
+    }
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = fma(weight, load_first(x + t * x_stride, count), tile.sum[i][t]);
+  }
+}
+
+// Adds columns [begin, end) of rows row, row + 1, ... times tokens to the tile; begin is a multiple of 128, and end is
+// too unless it is the last column. x: the first token at column 0. `ahead` rows further down are prefetched (0: none).
+template <DType kType, int kRows, int kTokens>
+LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
+                           const Weights& weights,
+                           int64_t row,
+                           int64_t begin,
+                           int64_t end,
+                           const float* x,
+                           int64_t x_stride,
+                           int64_t ahead) {
+  constexpr int64_t kBytes = element_bytes(kType);
+  constexpr int kStepsPerLine = static_cast<int>(64 / (kLanes * kBytes));
+  const std::byte* w[kRows];
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) w[i] = weights.data + (row + i) * weights.stride;
+  PartRegister scale[kRows] = {};
+  int64_t k = begin;
+  while (k < end) {
+    int64_t stop = end;
+    if constexpr (kType == DType::kF8E4M3) {
+      stop = (k / kFp8Block + 1) * kFp8Block;
+      stop = stop < end ? stop : end;
+      LATHE_UNROLL
+      for (int i = 0; i < kRows; ++i) scale[i] = part_set(block_scale(weights, row + i, k));
+    }
+    for (; k + kStepsPerLine * kLanes <= stop; k += kStepsPerLine * kLanes) {
+      if (ahead != 0) {
+        LATHE_UNROLL
+        for (int i = 0; i < kRows; ++i) {
+          prefetch(reinterpret_cast<uintptr_t>(w[i]) + static_cast<uintptr_t>(k * kBytes + ahead * weights.stride));
+        }
+      }
+      LATHE_UNROLL
+      for (int s = 0; s < kStepsPerLine; ++s) {
+        tile_step<kType>(tile, w, (k + s * kLanes) * kBytes, scale, x + k + s * kLanes, x_stride);
+      }
+    }
+    for (; k + kLanes <= stop; k += kLanes) tile_step<kType>(tile, w, k * kBytes, scale, x + k, x_stride);
+    if (k < stop) {
+      tile_step_first<kType>(tile, w, k * kBytes, scale, x + k, x_stride, stop - k);
+      k = stop;
+    }
+  }
+}
+
+template <int kRows, int kTokens>
+LATHE_INLINE void tile_finish(const Tile<kRows, kTokens>& tile, float* y, int64_t y_stride, bool accumulate) {
+  LATHE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    LATHE_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      float& out = y[t * y_stride + i];
+      const float sum = reduce_add(tile.sum[i][t]);
+      out = accumulate ? out + sum : sum;
+    }
+  }
+}
+
+// Rows row ... row + kRows - 1 times kTokens tokens from the stored weights.
+template <DType kType, int kRows, int kTokens>
+void gemm_tile(const GemmArgs& args, const Weights& weights, int64_t row, int64_t token) {
+  Tile<kRows, kTokens> tile;
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = zero();
+  }
+  const int64_t ahead = row + 2 * kRows <= args.row_end ? kRows : 0;
+  const float* x = args.x + token * args.x_stride;
+  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead);
+  tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
+}
+
+// Calls body(row) for groups of kRows rows, then rest(row) for single ones.
+template <int kRows, class Body, class Rest>
+LATHE_INLINE void for_rows(const GemmArgs& args, Body body, Rest rest) {
+  int64_t row = args.row_begin;
+  for (; row + kRows <= args.row_end; row += kRows) body(row);
+  for (; row < args.row_end; ++row) rest(row);
+}
+
+template <DType kType, int kTokens, int kRows = kTokens == 1 ? kVectorRows : kTileRows>
+void gemm_few(const GemmArgs& args, const Weights& weights) {
+  for_rows<kRows>(
+      args,
+      [&](int64_t row) { gemm_tile<kType, kRows, kTokens>(args, weights, row, 0); },
+      [&](int64_t row) { gemm_tile<kType, 1, kTokens>(args, weights, row, 0); });
+}
+
+// ---- many tokens: rows are decoded once into an fp32 panel that all tokens of a group share ------------------------
+
+template <int kRows>
+struct Panel {
+  alignas(64) float weight[kRows][kPanelDepth];
+  alignas(64) float sum[kPanelTokens / kTileTokens][kRows * kTileTokens * kLanes];  // unfinished tiles
+};
+
+template <DType kType, int kRows>
+LATHE_INLINE void fill_panel(Panel<kRows>& panel, const Weights& weights, int64_t row, int64_t begin, int64_t end) {
+  for (int i = 0; i < kRows; ++i) {
+    const std::byte* w = weights.data + (row + i) * weights.stride;
+    for (int64_t block = begin; block < end; block += kFp8Block) {
+      const int64_t stop = block + kFp8Block < end ? block + kFp8Block : end;
+      const PartRegister scale = part_set(kType == DType::kF8E4M3 ? block_scale(weights, row + i, block) : 1.0f);
+      for (int64_t k = block; k < stop; k += kLanes) {
+        const std::byte* from = w + k * element_bytes(kType);
+        F32x16 v = stop - k >= kLanes ? decode<kType>(from) : decode_first<kType>(from, stop - k);
+        if constexpr (kType == DType::kF8E4M3) {
+          LATHE_UNROLL
+          for (int p = 0; p < kParts; ++p) v.part[p] = part_mul(v.part[p], scale);
+        }
+        store(&panel.weight[i][k - begin], v);
+      }
+    }
+  }
+}
+
+// One tile of the panel over columns [begin, end), continuing from and leaving its sums in `sum`, or finishing into y.
+template <int kRows, int kTokens>
+LATHE_INLINE void panel_tile(
+    const GemmArgs& args, const Weights& weights, float* sum, int64_t row, int64_t token, int64_t begin, int64_t end) {
+  Tile<kRows, kTokens> tile;
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = begin == 0 ? zero() : load(sum + (i * kTokens + t) * kLanes);
+  }
+  const float* x = args.x + token * args.x_stride + begin;
+  tile_run<DType::kF32>(tile, weights, 0, 0, end - begin, x, args.x_stride, 0);
+  if (end == args.w.cols) {
+    tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
+    return;
+  }
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) store(sum + (i * kTokens + t) * kLanes, tile.sum[i][t]);
+  }
+}
+
+template <DType kType, int kRows>
+void gemm_panel(const GemmArgs& args, const Weights& weights, int64_t row) {
+  Panel<kRows> panel;
+  for (int64_t group = 0; group < args.tokens; group += kPanelTokens) {
+    const int64_t group_end = group + kPanelTokens < args.tokens ? group + kPanelTokens : args.tokens;
+    for (int64_t begin = 0; begin < args.w.cols; begin += kPanelDepth) {
+      const int64_t end = begin + kPanelDepth < args.w.cols ? begin + kPanelDepth : args.w.cols;
+      Weights source{reinterpret_cast<const std::byte*>(panel.weight), sizeof(panel.weight[0]), nullptr, 0};
+      if constexpr (kType == DType::kF32) {
+        source.data = weights.data + row * weights.stride + begin * element_bytes(kType);
+        source.stride = weights.stride;
+      } else {
+        fill_panel<kType>(panel, weights, row, begin, end);
+      }
+      int64_t token = group;
+      for (; token + kTileTokens <= group_end; token += kTileTokens) {
+        float* sum = panel.sum[(token - group) / kTileTokens];
+        panel_tile<kRows, kTileTokens>(args, source, sum, row, token, begin, end);
+      }
+      for (float* sum = panel.sum[(token - group) / kTileTokens]; token < group_end; ++token, sum += kRows * kLanes) {
+        panel_tile<kRows, 1>(args, source, sum, row, token, begin, end);
+      }
+    }
+  }
+}
+
+// ---- entry ---------------------------------------------------------------------------------------------------------
+
+template <DType kType>
+LATHE_INLINE void gemm_typed(const GemmArgs& args) {
+  const Weights weights = read_weights<kType>(args.w);
+  if (args.tokens <= 0 || args.row_begin >= args.row_end) return;
+  if (args.w.cols == 0) {  // an empty sum
+    if (args.accumulate) return;
+    for (int64_t t = 0; t < args.tokens; ++t) {
+      for (int64_t i = 0; i < args.row_end - args.row_begin; ++i) args.y[t * args.y_stride + i] = 0.0f;
+    }
+    return;
+  }
+  if (args.tokens == 1) return gemm_few<kType, 1>(args, weights);
+  if (args.tokens == 2) return gemm_few<kType, 2>(args, weights);
+#if defined(__AVX512F__)
+  if (args.tokens == 3) return gemm_few<kType, 3>(args, weights);
+  if (args.tokens == 4) return gemm_few<kType, 4>(args, weights);
+  if (args.tokens == 5) return gemm_few<kType, 5>(args, weights);
+  if (args.tokens == 6) return gemm_few<kType, 6>(args, weights);
+#endif
+  for_rows<kTileRows>(
+      args,
+      [&](int64_t row) { gemm_panel<kType, kTileRows>(args, weights, row); },
+      [&](int64_t row) { gemm_panel<kType, 1>(args, weights, row); });
+}
+
+void gemm(const GemmArgs& args) {
+  switch (args.w.dtype) {
+    case DType::kF32:
+      return gemm_typed<DType::kF32>(args);
+    case DType::kBF16:
+      return gemm_typed<DType::kBF16>(args);
+    case DType::kF16:
+      return gemm_typed<DType::kF16>(args);
+    case DType::kF8E4M3:
+      return gemm_typed<DType::kF8E4M3>(args);
+    default:
+      __builtin_trap();  // not a type that a WeightMatrix may have
+  }
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,105 @@
+// y = W^T x on stored weights, written once for every ISA unit (see vec16-inl.h). An output element is one chain of
+// fused multiply-adds over rows in ascending order; tiles of columns x tokens only decide how many chains run together.
+#pragma once
+
+#include "lathe/kernels/gemm-inl.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t kRowsAhead = 8;  // rows prefetched in front of the one being read
+
+// Columns [column, column + 16 * kVectors) of y for kTokens tokens; with kPartial one vector of `count` < 16 columns.
+template <DType kType, int kVectors, int kTokens, bool kPartial>
+LATHE_INLINE void transposed_tile(
+    const GemmTransposedArgs& args, const Weights& weights, int64_t column, int64_t count, int64_t token) {
+  constexpr int kLines = static_cast<int>((kVectors * kLanes * element_bytes(kType) + 63) / 64);
+  F32x16 sum[kTokens][kVectors];
+  LATHE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const float* from = args.y + (token + t) * args.y_stride + column + v * kLanes;
+      sum[t][v] = !args.accumulate ? zero() : kPartial ? load_first(from, count) : load(from);
+    }
+  }
+  const float* x = args.x + token * args.x_stride;
+  const std::byte* w = weights.data + args.row_begin * weights.stride + column * element_bytes(kType);
+  for (int64_t row = args.row_begin; row < args.row_end; ++row, w += weights.stride, ++x) {
+    if (row + kRowsAhead < args.row_end) {
+      const uintptr_t address = reinterpret_cast<uintptr_t>(w) + static_cast<uintptr_t>(kRowsAhead * weights.stride);
+      LATHE_UNROLL
+      for (int line = 0; line < kLines; ++line) prefetch(address + static_cast<uintptr_t>(64 * line));
+    }
+    F32x16 weight[kVectors];
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      const std::byte* from = w + v * kLanes * element_bytes(kType);
+      weight[v] = kPartial ? decode_first<kType>(from, count) : decode<kType>(from);
+      if constexpr (kType == DType::kF8E4M3) {
+        weight[v] = mul(weight[v], broadcast(block_scale(weights, row, column + v * kLanes)));
+      }
+    }
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const F32x16 value = broadcast(x[t * args.x_stride]);
+      LATHE_UNROLL
+      for (int v = 0; v < kVectors; ++v) sum[t][v] = fma(weight[v], value, sum[t][v]);
+    }
+  }
+  LATHE_UNROLL
+  for (int t = 0; t < kTokens; ++t) {
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      float* to = args.y + (token + t) * args.y_stride + column + v * kLanes;
+      if constexpr (kPartial) {
+        store_first(to, sum[t][v], count);
+      } else {
+        store(to, sum[t][v]);
+      }
+    }
+  }
+}
+
+// All columns for kTokens tokens, kVectors vectors at a time, then single vectors, then the rest.
+template <DType kType, int kVectors, int kTokens>
+void transposed_tokens(const GemmTransposedArgs& args, const Weights& weights, int64_t token) {
+  int64_t column = 0;
+  for (; column + kVectors * kLanes <= args.w.cols; column += kVectors * kLanes) {
+    transposed_tile<kType, kVectors, kTokens, false>(args, weights, column, 0, token);
+  }
+  for (; column + kLanes <= args.w.cols; column += kLanes) {
+    transposed_tile<kType, 1, kTokens, false>(args, weights, column, 0, token);
+  }
+  if (column < args.w.cols) {
+    transposed_tile<kType, 1, kTokens, true>(args, weights, column, args.w.cols - column, token);
+  }
+}
+
+template <DType kType>
+LATHE_INLINE void gemm_transposed_typed(const GemmTransposedArgs& args) {
+  const Weights weights = read_weights<kType>(args.w);
+  int64_t token = 0;
+  for (; token + kTileTokens <= args.tokens; token += kTileTokens) {
+    transposed_tokens<kType, kTileColumns, kTileTokens>(args, weights, token);
+  }
+  for (; token < args.tokens; ++token) transposed_tokens<kType, 2 * kTileColumns, 1>(args, weights, token);
+}
+
+void gemm_transposed(const GemmTransposedArgs& args) {
+  switch (args.w.dtype) {
+    case DType::kF32:
+      return gemm_transposed_typed<DType::kF32>(args);
+    case DType::kBF16:
+      return gemm_transposed_typed<DType::kBF16>(args);
+    case DType::kF16:
+      return gemm_transposed_typed<DType::kF16>(args);
+    case DType::kF8E4M3:
+      return gemm_transposed_typed<DType::kF8E4M3>(args);
+    default:
+      __builtin_trap();  // not a type that a WeightMatrix may have
+  }
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,29 @@
+// The avx2 table: the shared kernels compiled for this instruction set. See vec16-inl.h for what may be included here.
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__) || defined(__AVX512F__)
+#error "this unit must be compiled with -march=x86-64-v3"
+#endif
+
+#include "lathe/kernels/gemm-inl.h"
+#include "lathe/kernels/gemm_transposed-inl.h"
+#include "lathe/kernels/isa_tables.h"
+#include "lathe/kernels/ops-inl.h"
+
+namespace lathe::internal {
+
+constinit const KernelTable kAvx2Kernels = {
+    .isa = "avx2",
+    .gemm = gemm,
+    .gemm_transposed = gemm_transposed,
+    .rms_norm = rms_norm,
+    .silu_mul = silu_mul,
+    .softmax_step = softmax_step,
+    .scale = scale_in_place,
+    .axpy = axpy,
+    .add = add_in_place,
+    .rope_interleaved = rope_interleaved,
+    .rope_half_split = rope_half_split,
+    .to_float = to_float,
+    .from_float = from_float,
+};
+
+}  // namespace lathe::internal
