@@ -86,7 +86,8 @@ class Builder {
   }
 
   bool key(std::string& name) {
-    open_.back().container->as_object().emplace_back(std::move(name), Json());
+    open_.back().container->as_object().emplace_back();
+    open_.back().container->as_object().back().first = std::move(name);
     key_ends_.push_back(offset());
     return true;
   }
