@@ -53,6 +53,14 @@ if [ "$(id -u)" -ne 0 ]; then
   as_root=(sudo)
 fi
 echo "installing ${missing[*]}" >&2
-apt() { "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Dpkg::Use-Pty=0 -qq "$@"; }
-apt update || fail "apt-get update failed"
-apt install -y --no-install-recommends "${missing[@]}" || fail "apt-get could not install: ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Only what goes wrong is worth reading.
+apt() {
+  if ! "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 "$@" >"$log" 2>&1 </dev/null; then
+    tail -n 30 "$log" >&2
+    fail "apt-get $1: could not install ${missing[*]}"
+  fi
+}
+apt update
+apt install -y --no-install-recommends "${missing[@]}"

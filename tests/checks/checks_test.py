@@ -182,9 +182,11 @@ class Owner {  // owns things
     def test_missing_comments_are_found(self):
         text = self.DOCUMENTED
         for comment in ("// A pair.\n", "// Sums. Overloads follow.\n", "  // Opens.\n"):
+            self.assertIn(comment, text)
             text = text.replace(comment, "")
+        text += '__attribute__((visibility("default"))) int exported();\n'
         self.write("include/lathe/a.h", text)
-        self.assert_finds("doc_comments", "struct Pair", "function sum", "function open", "5 finding(s)")
+        self.assert_finds("doc_comments", "struct Pair", "function sum", "function open", "function exported", "6 finding(s)")
 
     def test_other_headers_do_not_count(self):
         self.write("tests/support/a.h", "int f();\n")

@@ -15,7 +15,8 @@ CLASS = re.compile(r"\b(class|struct|union)\s+(?:\w+\s+)*?([A-Z]\w*)[^()=]*$")
 FUNCTION_NAME = re.compile(r"([~\w]+)\s*\($")
 HIDDEN_NAMESPACE = re.compile(r"\bnamespace\s*(?:\w+::)*(detail|internal|)\s*$")
 ANNOTATION = re.compile(
-    r"\b(alignas|requires|noexcept|decltype|__attribute__)\s*(\((?:[^()]|\([^()]*\))*\))+|\[\[[^\]]*\]\]"
+    r"\b(alignas|requires|noexcept|decltype)\s*(\((?:[^()]|\([^()]*\))*\))+|\[\[[^\]]*\]\]"
+    r"|\b__attribute__\s*\(\((?:[^()]|\([^()]*\))*\)\)"
 )
 CLASS_PREFIX = re.compile(r"\b(alignas|requires)\s*\([^()]*\)|^.*>\s*(?=class|struct|union)", re.S)
 NOT_FUNCTIONS = re.compile(r"^\s*(using|typedef|friend|static_assert|return|goto|namespace)\b")
