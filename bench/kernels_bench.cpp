@@ -1,0 +1,326 @@
+// Kernels on one thread: bytes and floating point operations per second, and their share of what this core was measured
+// to do in the same run: read bandwidth from a plain read loop, fused multiply-adds from a loop in registers.
+//
+//   kernels_bench --benchmark_filter=gemm/avx512vnni --benchmark_repetitions=9
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "lathe/base/rng.h"
+#include "lathe/base/scalar.h"
+#include "lathe/base/str.h"
+#include "lathe/kernels/kernel_table.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lathe {
+namespace {
+
+double seconds_of(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+// ---- what the core can do ------------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+__attribute__((target("avx512f"))) float fma_loop_512(int64_t rounds) {
+  __m512 sum[12];
+  for (auto& s : sum) s = _mm512_set1_ps(1.0f);
+  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; ++j) sum[j] = _mm512_fmadd_ps(sum[j], a, b);
+  }
+  float total = 0.0f;
+  for (const auto& s : sum) total += _mm512_cvtss_f32(s);
+  return total;
+}
+
+__attribute__((target("avx2,fma"))) float fma_loop_256(int64_t rounds) {
+  __m256 sum[12];
+  for (auto& s : sum) s = _mm256_set1_ps(1.0f);
+  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int j = 0; j < 12; ++j) sum[j] = _mm256_fmadd_ps(sum[j], a, b);
+  }
+  float total = 0.0f;
+  for (const auto& s : sum) total += _mm256_cvtss_f32(s);
+  return total;
+}
+#endif
+
+// Fused multiply-adds per second counted as two operations each, with the registers of the table's instruction set;
+// best of several runs. 0 where it is not measured.
+double peak_flops(const KernelTable& table) {
+#if defined(__x86_64__)
+  if (table.isa == "reference") return 0.0;
+  const bool wide = table.isa == "avx512vnni";
+  constexpr int64_t kRounds = 2'000'000;
+  double best = 1e9;
+  for (int run = 0; run < 7; ++run) {
+    best = std::min(
+        best, seconds_of([&] { benchmark::DoNotOptimize(wide ? fma_loop_512(kRounds) : fma_loop_256(kRounds)); }));
+  }
+  return 2.0 * 12.0 * (wide ? 16.0 : 8.0) * kRounds / best;
+#else
+  static_cast<void>(table);
+  return 0.0;
+#endif
+}
+
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) uint64_t read_loop(const std::byte* data, size_t bytes) {
+  __m256i sum[4] = {};
+  for (size_t i = 0; i + 128 <= bytes; i += 128) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; ++j) {
+      sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
+    }
+  }
+  const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
+  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) ^ _mm256_extract_epi64(all, 3));
+}
+#else
+uint64_t read_loop(const std::byte* data, size_t bytes) {
+  uint64_t sum[4] = {};
+  for (size_t i = 0; i + 32 <= bytes; i += 32) {
+    uint64_t words[4];
+    std::memcpy(words, data + i, 32);
+    for (int j = 0; j < 4; ++j) sum[j] ^= words[j];
+  }
+  return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
+}
+#endif
+
+// Bytes per second that one thread reads from a buffer of this size over and over: the level of the memory hierarchy
+// that a product of the same size works from.
+double read_bandwidth(size_t bytes) {
+  const std::vector<std::byte> data(bytes, std::byte{1});
+  const auto rounds = static_cast<int>(std::max<size_t>(1, (size_t{256} << 20) / bytes));
+  double best = 1e9;
+  for (int run = 0; run < 5; ++run) {
+    best = std::min(best, seconds_of([&] {
+                      for (int i = 0; i < rounds; ++i) benchmark::DoNotOptimize(read_loop(data.data(), bytes));
+                    }));
+  }
+  return static_cast<double>(bytes) * rounds / best;
+}
+
+// ---- cases ---------------------------------------------------------------------------------------------------------
+
+struct GemmCase {
+  DType dtype;
+  int64_t rows;
+  int64_t cols;
+  int64_t tokens;
+  bool transposed;
+};
+
+// Random codes of the type; E4M3 and the others from normally distributed values.
+std::vector<std::byte> random_weights(DType dtype, int64_t n) {
+  Rng rng(5);
+  std::vector<std::byte> out(static_cast<size_t>(n * dtype_size(dtype)));
+  std::vector<float> some(4096);
+  for (float& v : some) v = static_cast<float>(rng.next_normal());
+  for (int64_t i = 0; i < n; ++i) {
+    const float value = some[static_cast<size_t>(i * 7 % 4093)];
+    std::byte* to = out.data() + i * dtype_size(dtype);
+    if (dtype == DType::kF32) {
+      std::memcpy(to, &value, 4);
+    } else if (dtype == DType::kF8E4M3) {
+      *to = static_cast<std::byte>(float_to_e4m3(value));
+    } else {
+      const uint16_t bits = dtype == DType::kBF16 ? float_to_bf16(value) : float_to_f16(value);
+      std::memcpy(to, &bits, 2);
+    }
+  }
+  return out;
+}
+
+class GemmBench {
+ public:
+  GemmBench(const KernelTable& table, const GemmCase& c)
+      : table_(table),
+        c_(c),
+        weights_(random_weights(c.dtype, c.rows * c.cols)),
+        scales_(static_cast<size_t>((c.rows + 127) / 128 * ((c.cols + 127) / 128)), 0.5f),
+        x_(static_cast<size_t>(c.tokens * inputs())),
+        y_(static_cast<size_t>(c.tokens * outputs())) {
+    Rng rng(6);
+    for (float& v : x_) v = static_cast<float>(rng.next_normal());
+  }
+
+  size_t bytes() const { return weights_.size(); }
+
+  void run(const KernelTable& table, std::vector<float>& y) const {
+    const WeightMatrix w{.dtype = c_.dtype,
+                         .rows = c_.rows,
+                         .cols = c_.cols,
+                         .data = weights_.data(),
+                         .scales = c_.dtype == DType::kF8E4M3 ? scales_.data() : nullptr};
+    if (c_.transposed) {
+      table.gemm_transposed({.w = w,
+                             .row_begin = 0,
+                             .row_end = c_.rows,
+                             .x = x_.data(),
+                             .x_stride = inputs(),
+                             .tokens = c_.tokens,
+                             .y = y.data(),
+                             .y_stride = outputs()});
+    } else {
+      table.gemm({.w = w,
+                  .row_begin = 0,
+                  .row_end = c_.rows,
+                  .x = x_.data(),
+                  .x_stride = inputs(),
+                  .tokens = c_.tokens,
+                  .y = y.data(),
+                  .y_stride = outputs()});
+    }
+  }
+
+  void run() { run(table_, y_); }
+
+  // Ends the program when the table disagrees with the reference.
+  void check() {
+    run();
+    std::vector<float> expected(y_.size());
+    run(*all_kernels()[0], expected);
+    const double allowed = 1e-5 * std::sqrt(static_cast<double>(inputs())) * 4.0;
+    for (size_t i = 0; i < y_.size(); ++i) {
+      if (!(std::fabs(y_[i] - expected[i]) <= allowed)) {
+        std::fprintf(stderr,
+                     "wrong result at %zu: %g for %g\n",
+                     i,
+                     static_cast<double>(y_[i]),
+                     static_cast<double>(expected[i]));
+        std::exit(1);
+      }
+    }
+  }
+
+ private:
+  int64_t inputs() const { return c_.transposed ? c_.rows : c_.cols; }
+
+  int64_t outputs() const { return c_.transposed ? c_.cols : c_.rows; }
+
+  const KernelTable& table_;
+  GemmCase c_;
+  std::vector<std::byte> weights_;
+  std::vector<float> scales_;
+  std::vector<float> x_;
+  std::vector<float> y_;
+};
+
+void bench_gemm(benchmark::State& state, const KernelTable* table, GemmCase c, double peak) {
+  GemmBench bench(*table, c);
+  bench.check();
+  const double bandwidth = read_bandwidth(bench.bytes());
+  const auto start = std::chrono::steady_clock::now();
+  for (auto _ : state) {
+    bench.run();
+    benchmark::ClobberMemory();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double runs_per_second = static_cast<double>(state.iterations()) / seconds;
+  const double bytes = static_cast<double>(bench.bytes()) * runs_per_second;
+  const double flops = 2.0 * static_cast<double>(c.rows * c.cols * c.tokens) * runs_per_second;
+  state.counters["GB/s"] = bytes / 1e9;
+  state.counters["GFLOP/s"] = flops / 1e9;
+  state.counters["%bandwidth"] = 100.0 * bytes / bandwidth;
+  if (peak > 0.0) state.counters["%peak"] = 100.0 * flops / peak;
+}
+
+// Elementwise work on n floats: nanoseconds per element say all.
+struct VectorCase {
+  const char* name;
+  void (*run)(const KernelTable& table, float* a, float* b, int64_t n);
+};
+
+const VectorCase kVectorCases[] = {
+    {"rms_norm", [](const KernelTable& k, float* a, float* b, int64_t n) { k.rms_norm(a, b, a, n, 1e-6f); }},
+    {"silu_mul", [](const KernelTable& k, float* a, float* b, int64_t n) { k.silu_mul(a, b, b, n); }},
+    {"softmax_step",
+     [](const KernelTable& k, float* a, float*, int64_t n) {
+       SoftmaxState state{-INFINITY, 0.0f};
+       k.softmax_step(a, n, n, 0.1f, state);
+     }},
+    {"rope_interleaved",
+     [](const KernelTable& k, float* a, float* b, int64_t n) { k.rope_interleaved(a, b, b, n / 2); }},
+};
+
+void bench_vector(benchmark::State& state, const KernelTable* table, const VectorCase* c) {
+  constexpr int64_t kCount = 2048;
+  std::vector<float> a(kCount, 0.7f), b(kCount, 0.5f), a_reference = a, b_reference = b;
+  c->run(*table, a.data(), b.data(), kCount);
+  c->run(*all_kernels()[0], a_reference.data(), b_reference.data(), kCount);
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!(std::fabs(a[i] - a_reference[i]) <= 1e-5f) || !(std::fabs(b[i] - b_reference[i]) <= 1e-5f)) {
+      std::fprintf(stderr, "%s: wrong result at %zu\n", c->name, i);
+      std::exit(1);
+    }
+  }
+  const std::vector<float> a_start(kCount, 0.7f), b_start(kCount, 0.5f);
+  for (auto _ : state) {
+    std::copy(a_start.begin(), a_start.end(), a.begin());
+    std::copy(b_start.begin(), b_start.end(), b.begin());
+    c->run(*table, a.data(), b.data(), kCount);
+    benchmark::ClobberMemory();
+  }
+  state.counters["Gelement/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * kCount) / 1e9, benchmark::Counter::kIsRate);
+}
+
+void register_all() {
+  for (const KernelTable* table : all_kernels()) {
+    if (table->isa == "reference") continue;  // far too slow to be of interest
+    const double peak = peak_flops(*table);
+    std::printf("%s: %.1f GFLOP/s measured peak of one thread\n", std::string(table->isa).c_str(), peak / 1e9);
+    const auto add = [&](const GemmCase& c) {
+      const std::string name = str(c.transposed ? "gemm_transposed/" : "gemm/",
+                                   table->isa,
+                                   "/",
+                                   dtype_name(c.dtype),
+                                   "/",
+                                   c.rows,
+                                   "x",
+                                   c.cols,
+                                   "/tokens:",
+                                   c.tokens);
+      benchmark::RegisterBenchmark(name.c_str(), bench_gemm, table, c, peak)->Unit(benchmark::kMicrosecond);
+    };
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kF8E4M3}) {
+      for (const int64_t tokens : {1, 4, 16, 64}) add({dtype, 1408, 2048, tokens, false});
+      add({dtype, 102400, 2048, 1, false});  // the output projection of V2-Lite: from memory, not from a cache
+      for (const int64_t tokens : {1, 16}) add({dtype, 128, 512, tokens, true});  // one head of the absorbed W_UK
+    }
+    for (const VectorCase& c : kVectorCases) {
+      benchmark::RegisterBenchmark(str(c.name, "/", table->isa).c_str(), bench_vector, table, &c);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lathe
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  lathe::register_all();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
