@@ -142,6 +142,7 @@ def undocumented(text):
     """(line, name) of every public declaration without a comment."""
     code, comments = split_comments(text)
     texts = text.splitlines()
+    comments -= {n for n, line in enumerate(texts, 1) if line.lstrip().startswith("}")}  # they name what ends there
     declarations = Scanner(code).scan()
     first = min((begin for begin, _, _ in declarations), default=0)
     documented = set()
