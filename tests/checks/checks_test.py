@@ -54,6 +54,7 @@ class Layering(CheckTest):
     def test_a_test_may_use_a_neighbour_but_nothing_above(self):
         includes = '#include "lathe/formats/checkpoint.h"\n#include "support/golden.h"\n'
         self.write("src/lathe/attention/a_test.cpp", includes)
+        self.write("tests/support/golden.h", "")
         self.assert_clean("layering")
         self.write("src/lathe/attention/b_test.cpp", '#include "lathe/model/config.h"\n')
         self.assert_finds("layering", "b_test.cpp:1: attention (rank 3) may not include model (rank 4)")
@@ -187,6 +188,13 @@ class Owner {  // owns things
         text += '__attribute__((visibility("default"))) int exported();\n'
         self.write("include/lathe/a.h", text)
         self.assert_finds("doc_comments", "struct Pair", "function sum", "function open", "function exported", "6 finding(s)")
+
+    def test_the_leading_comment_covers_the_class_the_file_is_named_after(self):
+        text = "// The latent cache.\n\nstruct Key {};  // a\n\nclass LatentCache {\n  enum Kind { kA };\n};\n"
+        self.write("src/lathe/runtime/latent_cache.h", text)
+        self.assert_clean("doc_comments")
+        self.write("src/lathe/runtime/other.h", text)
+        self.assert_finds("doc_comments", "other.h:5: class LatentCache", "1 finding(s)")
 
     def test_other_headers_do_not_count(self):
         self.write("tests/support/a.h", "int f();\n")

@@ -2,9 +2,10 @@
 
 A heuristic over the text, not a parser of C++. A declaration counts as documented when a comment stands above it or on
 its own lines, when it belongs to a group without blank lines whose beginning is documented (a class's comment covers
-the group under its opening lines, a file's leading comment its first declaration), or when an overload above it is.
-Exempt: constructors, destructors, operators, overrides, defaulted and deleted functions, and bodies of up to three
-lines inside a class.
+the group under its opening lines, a file's leading comment its first declaration and the class it is named after), or
+when an overload above it is; for a struct or enum a comment at its first members will do. Exempt: constructors,
+destructors, operators, overrides, defaulted and deleted functions, types inside a class, and bodies of up to three lines
+inside a class.
 """
 
 import re
@@ -60,6 +61,9 @@ class Scanner:
         text = self.code[self.start : end]
         return text.strip(), self.start + len(text) - len(text.lstrip())
 
+    def at_namespace_scope(self):
+        return all(kind == "namespace" for kind, _, _ in self.scopes)
+
     def add(self, name, begin, end):
         self.found.append((self.line(begin), self.line(end), name))
 
@@ -85,12 +89,12 @@ class Scanner:
             hidden = HIDDEN_NAMESPACE.search(text) is not None
             self.scopes.append(["body" if hidden else "namespace", "public", ""])
         elif re.search(r"\benum\b", text):
-            if self.public():
+            if self.at_namespace_scope():
                 self.add("enum " + text.split("{")[0].split(":")[0].split()[-1], begin, at)
             self.scopes.append(["body", "", ""])
         elif CLASS.search(CLASS_PREFIX.sub("", text)):
             kind, name = CLASS.search(CLASS_PREFIX.sub("", text)).groups()
-            if self.public():
+            if self.at_namespace_scope():
                 self.add(f"{kind} {name}", begin, begin + len(text.split("{")[0]))
             self.scopes.append(["class", "private" if kind == "class" else "public", name])
         else:
@@ -138,8 +142,8 @@ class Scanner:
         return self.found
 
 
-def undocumented(text):
-    """(line, name) of every public declaration without a comment."""
+def undocumented(text, stem):
+    """(line, name) of every public declaration without a comment; stem: the file's name without its ending."""
     code, comments = split_comments(text)
     texts = text.splitlines()
     comments -= {n for n, line in enumerate(texts, 1) if line.lstrip().startswith("}")}  # they name what ends there
@@ -150,8 +154,10 @@ def undocumented(text):
         above = begin - 1
         while above > 0 and texts[above - 1].strip() and above not in comments:
             above -= 1
-        on_its_lines = any(line in comments for line in range(begin, min(end, begin + 12) + 1))
-        if on_its_lines or above in comments or (begin == first and 1 in comments):
+        last = end + 2 if name.startswith(("struct", "enum")) else min(end, begin + 12)
+        on_its_lines = any(line in comments for line in range(begin, last + 1))
+        leading = begin == first or name.split()[-1].lower() == stem.replace("_", "")
+        if on_its_lines or above in comments or (leading and 1 in comments):
             documented.add(name)
         elif name not in documented:
             yield begin, name
@@ -164,7 +170,8 @@ def main():
         public = path.parts[:2] == ("include", "lathe")
         module = path.parts[:2] == ("src", "lathe") and not path.stem.endswith("-inl")
         if public or module:
-            findings += [f"{path}:{line}: {name} has no comment" for line, name in undocumented(tree.read(root, path))]
+            for line, name in undocumented(tree.read(root, path), path.stem):
+                findings.append(f"{path}:{line}: {name} has no comment")
     tree.report("doc_comments", findings)
 
 

@@ -6,7 +6,7 @@ import tree
 
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b(?!\(#\d+\))")
 DISABLED = re.compile(r"\bDISABLED_\w")
-MACHINE = re.compile(r"(?<![\w./])/(work|root|home/\w+)/")
+MACHINE = re.compile(r"(?<![\w./])/(work|root)/")
 # A comment that is a whole statement. Prose ends in a full stop and formulas have no semicolon, so this rarely errs;
 # examples in doc comments are indented.
 CODE_COMMENT = re.compile(
