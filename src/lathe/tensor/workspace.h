@@ -21,7 +21,8 @@ class Workspace {
     Workspace workspace;
     const auto bytes = static_cast<size_t>(floats) * sizeof(float);
     void* memory = ::operator new(bytes > 0 ? bytes : 1, std::align_val_t{kTensorAlignment}, std::nothrow);
-    if (memory == nullptr) return Error{Errc::kResourceExhausted, str("no memory for ", human_bytes(bytes), " of scratch")};
+    if (memory == nullptr)
+      return Error{Errc::kResourceExhausted, str("no memory for ", human_bytes(bytes), " of scratch")};
     workspace.data_.reset(static_cast<float*>(memory));
     workspace.capacity_ = floats;
     return workspace;
@@ -34,6 +35,7 @@ class Workspace {
     LATHE_CHECK(used_ <= capacity_, "workspace of ", capacity_, " floats, wanted ", used_);
     return out;
   }
+
   template <class T>
   T* take_as(int64_t count) {
     static_assert(alignof(T) <= kTensorAlignment && std::is_trivially_copyable_v<T>);
@@ -42,14 +44,17 @@ class Workspace {
 
   // What take(count) uses up: callers add these to size a workspace.
   static constexpr int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
+
   int64_t capacity() const { return capacity_; }
 
   // Gives back everything taken during its life.
   class Scope {
    public:
     explicit Scope(Workspace& workspace) : workspace_(workspace), mark_(workspace.used_) {}
+
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
+
     ~Scope() { workspace_.used_ = mark_; }
 
    private:
@@ -61,6 +66,7 @@ class Workspace {
   struct Free {
     void operator()(float* pointer) const { ::operator delete(pointer, std::align_val_t{kTensorAlignment}); }
   };
+
   std::unique_ptr<float, Free> data_;
   int64_t capacity_ = 0;
   int64_t used_ = 0;

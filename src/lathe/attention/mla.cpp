@@ -1,0 +1,187 @@
+// Shape letters: T packed tokens, S cached positions, H heads, D hidden, C latent d_c, N nope dim, R rope dim, V value dim.
+#include "lathe/attention/mla.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <limits>
+
+#include "lathe/attention/flash.h"
+#include "lathe/attention/mla_expanded.h"
+
+namespace lathe {
+
+namespace {
+
+constexpr float kLatentEps = 1e-6F;  // trap T3: whatever rms_norm_eps says
+
+// Query: Eq. 12-13 and 14 (with compression) or the plain projection; latent: Eq. 9 and 15. One parallel region each way.
+void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* q_latent_TQ, float* kv_a_T) {
+  const MlaWeights& w = a.weights;
+  const MlaShape& s = a.shape;
+  const bool compressed = s.q_lora_rank > 0;
+  const WeightMatrix& first = compressed ? w.q_a_proj : w.q_proj;
+  float* first_out = compressed ? q_latent_TQ : q_THK;
+  const auto job = [&](const WeightMatrix& matrix, float* y) {
+    return GemmArgs{.w = matrix,
+                    .row_begin = 0,
+                    .row_end = matrix.rows,
+                    .x = a.x,
+                    .x_stride = s.hidden_size,
+                    .tokens = a.tokens,
+                    .y = y,
+                    .y_stride = matrix.rows,
+                    .accumulate = false};
+  };
+  const std::array<GemmArgs, 2> jobs{job(first, first_out), job(w.kv_a_proj_with_mqa, kv_a_T)};
+  run_gemms(cpu, jobs);
+  add_bias(cpu, compressed ? w.q_a_proj_bias : w.q_proj_bias, first_out, a.tokens, first.rows);
+  add_bias(cpu, w.kv_a_proj_bias, kv_a_T, a.tokens, s.cache_row());
+  if (!compressed) return;
+  if (w.q_a_layernorm != nullptr) {
+    for (int64_t t = 0; t < a.tokens; ++t) {
+      float* row = q_latent_TQ + t * s.q_lora_rank;
+      cpu.kernels.rms_norm(row, w.q_a_layernorm, row, s.q_lora_rank, kLatentEps);
+    }
+  }
+  linear(cpu, w.q_b_proj, w.q_b_proj_bias, q_latent_TQ, a.tokens, q_THK);
+}
+
+// Norm of the latent (never of k^R: trap T4), RoPE of k^R and of every q^R, and the cache row of each token (Eq. 9, 14, 15).
+void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* kv_a_T) {
+  const MlaShape& s = a.shape;
+  const int64_t pairs = s.qk_rope_head_dim / 2;
+  const auto rope = s.rope_interleaved ? cpu.kernels.rope_interleaved : cpu.kernels.rope_half_split;
+  const auto one_token = [&](const AttentionSegment& segment, int64_t i) {
+    const int64_t t = segment.first_row + i;
+    const float* cos = a.rope_cos + t * pairs;
+    const float* sin = a.rope_sin + t * pairs;
+    float* row = kv_a_T + t * s.cache_row();
+    if (a.weights.kv_a_layernorm != nullptr) {
+      cpu.kernels.rms_norm(row, a.weights.kv_a_layernorm, row, s.kv_lora_rank, kLatentEps);
+    }
+    rope(row + s.kv_lora_rank, cos, sin, pairs);
+    cpu.kernels.from_float(segment.cache.dtype, row, segment.cache.row(segment.position + i), s.cache_row());
+    for (int64_t h = 0; h < s.num_heads; ++h) {
+      rope(q_THK + (t * s.num_heads + h) * s.qk_head_dim() + s.qk_nope_head_dim, cos, sin, pairs);
+    }
+  };
+  for (const AttentionSegment& segment : a.segments) {
+    cpu.pool.run(segment.tokens, 16, [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) one_token(segment, i);
+    });
+  }
+}
+
+// The tokens of `segment` whose form is absorbed (or expanded): forms are contiguous, expanded ones first.
+AttentionSegment part_of(const AttentionSegment& segment, bool expanded) {
+  const int64_t split = std::clamp(segment.expanded_until - segment.position, int64_t{0}, segment.tokens);
+  AttentionSegment part = segment;
+  if (expanded) {
+    part.tokens = split;
+  } else {
+    part.first_row += split;
+    part.position += split;
+    part.tokens -= split;
+  }
+  return part;
+}
+
+// Eq. 16-18 with Eq. 10-11 moved to the query and output side (absorption):
+//   q~[h] = W_UK[h]^T q^C[h]      score[h, s] = (q~[h] . c[s] + q^R[h] . k^R[s]) * scale      o[h] = W_UV[h] z[h]
+// The two products per head stay two steps: W_UK^T W_UQ would be larger than both (spec 2.2.8).
+void absorbed_form(const CpuContext& cpu, const MlaArgs& a, std::span<const AttentionSegment> parts, const float* q_THK, float* out_THV) {
+  const MlaShape& s = a.shape;
+  const int64_t heads = s.num_heads;
+  const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
+  const Workspace::Scope scope(cpu.workspace);
+  float* q_absorbed_THC = cpu.workspace.take(a.tokens * heads * s.cache_row());
+  float* z_THC = cpu.workspace.take(a.tokens * heads * s.kv_lora_rank);
+  for (const AttentionSegment& part : parts) {
+    const int64_t t0 = part.first_row;
+    cpu.pool.run(heads, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t h = begin; h < end; ++h) {
+        cpu.kernels.gemm_transposed({.w = a.weights.kv_b_proj,
+                                     .row_begin = h * head_rows,
+                                     .row_end = h * head_rows + s.qk_nope_head_dim,
+                                     .x = q_THK + (t0 * heads + h) * s.qk_head_dim(),
+                                     .x_stride = heads * s.qk_head_dim(),
+                                     .tokens = part.tokens,
+                                     .y = q_absorbed_THC + (t0 * heads + h) * s.cache_row(),
+                                     .y_stride = heads * s.cache_row(),
+                                     .accumulate = false});
+        for (int64_t t = t0; t < t0 + part.tokens; ++t) {
+          std::memcpy(q_absorbed_THC + (t * heads + h) * s.cache_row() + s.kv_lora_rank,
+                      q_THK + (t * heads + h) * s.qk_head_dim() + s.qk_nope_head_dim,
+                      static_cast<size_t>(s.qk_rope_head_dim) * sizeof(float));
+        }
+      }
+    });
+  }
+  const FlashGroup all_heads{.first_head = 0, .heads = heads, .key_first = 0, .value_first = 0};
+  flash_attention(cpu,
+                  {.segments = parts,
+                   .groups = {&all_heads, 1},
+                   .num_heads = heads,
+                   .key_cols = s.cache_row(),
+                   .value_cols = s.kv_lora_rank,
+                   .scale = s.softmax_scale,
+                   .q = q_absorbed_THC,
+                   .out = z_THC});
+  for (const AttentionSegment& part : parts) {
+    const int64_t t0 = part.first_row;
+    cpu.pool.run(heads, 1, [&](int64_t begin, int64_t end, int) {
+      for (int64_t h = begin; h < end; ++h) {
+        cpu.kernels.gemm({.w = a.weights.kv_b_proj,
+                          .row_begin = h * head_rows + s.qk_nope_head_dim,
+                          .row_end = (h + 1) * head_rows,
+                          .x = z_THC + (t0 * heads + h) * s.kv_lora_rank,
+                          .x_stride = heads * s.kv_lora_rank,
+                          .tokens = part.tokens,
+                          .y = out_THV + (t0 * heads + h) * s.v_head_dim,
+                          .y_stride = heads * s.v_head_dim,
+                          .accumulate = false});
+      }
+    });
+  }
+}
+
+}  // namespace
+
+int64_t mla_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
+  const auto padded = Workspace::padded;
+  const int64_t common = padded(tokens * s.num_heads * s.qk_head_dim()) + padded(tokens * s.q_lora_rank) +
+                         padded(tokens * s.cache_row()) + padded(tokens * s.num_heads * s.v_head_dim);
+  const int64_t absorbed = padded(tokens * s.num_heads * s.cache_row()) + padded(tokens * s.num_heads * s.kv_lora_rank) +
+                           flash_scratch_floats(s.cache_row(), s.kv_lora_rank, threads);
+  return common + std::max(absorbed, mla_expanded_scratch_floats(s, threads));
+}
+
+void mla_attention(const CpuContext& cpu, const MlaArgs& a) {
+  const MlaShape& s = a.shape;
+  const Workspace::Scope scope(cpu.workspace);
+  float* q_THK = cpu.workspace.take(a.tokens * s.num_heads * s.qk_head_dim());
+  float* q_latent_TQ = cpu.workspace.take(a.tokens * s.q_lora_rank);
+  float* kv_a_T = cpu.workspace.take(a.tokens * s.cache_row());
+  float* out_THV = cpu.workspace.take(a.tokens * s.num_heads * s.v_head_dim);
+  project_down(cpu, a, q_THK, q_latent_TQ, kv_a_T);
+  rotate_and_store(cpu, a, q_THK, kv_a_T);
+  // Segments are few (one per sequence of the batch), so their parts are handled in groups of a fixed size.
+  std::array<AttentionSegment, 64> absorbed{};
+  size_t count = 0;
+  const auto flush = [&] {
+    if (count > 0) absorbed_form(cpu, a, {absorbed.data(), count}, q_THK, out_THV);
+    count = 0;
+  };
+  for (const AttentionSegment& segment : a.segments) {
+    const AttentionSegment expanded = part_of(segment, true);
+    if (expanded.tokens > 0) mla_expanded(cpu, a, expanded, q_THK, out_THV);
+    const AttentionSegment rest = part_of(segment, false);
+    if (rest.tokens > 0) absorbed[count++] = rest;
+    if (count == absorbed.size()) flush();
+  }
+  flush();
+  linear(cpu, a.weights.o_proj, a.weights.o_proj_bias, out_THV, a.tokens, a.out);  // Eq. 19
+}
+
+}  // namespace lathe

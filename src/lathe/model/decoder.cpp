@@ -1,0 +1,63 @@
+#include "lathe/model/decoder.h"
+
+#include "lathe/base/check.h"
+
+namespace lathe {
+
+int64_t canonical_expanded_until(int64_t prompt_tokens) { return prompt_tokens / kExpandedBlock * kExpandedBlock; }
+
+void append(ForwardTrace& trace, ForwardTrace next) {
+  const auto join = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
+  trace.hidden.resize(next.hidden.size());
+  trace.routing.resize(next.routing.size());
+  for (size_t i = 0; i < next.hidden.size(); ++i) join(trace.hidden[i], next.hidden[i]);
+  for (size_t i = 0; i < next.routing.size(); ++i) {
+    join(trace.routing[i].experts, next.routing[i].experts);
+    join(trace.routing[i].weights, next.routing[i].weights);
+  }
+  join(trace.final_norm, next.final_norm);
+}
+
+Result<Decoder> Decoder::create(const ModelConfig& config, Backend& backend) {
+  Decoder decoder(config, backend);
+  LATHE_TRY(decoder.x_, backend.allocate());
+  LATHE_TRY(decoder.normed_, backend.allocate());
+  LATHE_TRY(decoder.delta_, backend.allocate());
+  return decoder;
+}
+
+void Decoder::record_hidden(const Step& step, ForwardTrace* trace) {
+  if (trace == nullptr) return;
+  std::vector<float>& rows = trace->hidden.emplace_back(step.token_ids.size() * static_cast<size_t>(config_->hidden_size));
+  backend_->read(*x_, rows.data());
+}
+
+void Decoder::forward(const Step& step, float* logits, ForwardTrace* trace) {
+  LATHE_CHECK(static_cast<int64_t>(step.token_ids.size()) <= backend_->max_tokens());
+  Backend& b = *backend_;
+  b.begin_step(step);
+  b.embed(*x_);
+  record_hidden(step, trace);
+  for (int64_t layer = 0; layer < config_->num_hidden_layers; ++layer) {
+    b.input_norm(layer, *x_, *normed_);
+    b.attention(layer, *normed_, *delta_);
+    b.add(*x_, *delta_);
+    b.post_attention_norm(layer, *x_, *normed_);
+    MoeTrace* routing = trace != nullptr ? &trace->routing.emplace_back() : nullptr;
+    if (config_->is_moe_layer(layer)) {
+      b.moe(layer, *normed_, *delta_, routing);
+    } else {
+      b.dense_ffn(layer, *normed_, *delta_);
+    }
+    b.add(*x_, *delta_);
+    record_hidden(step, trace);
+  }
+  b.final_norm(*x_, *normed_);
+  if (trace != nullptr) {
+    trace->final_norm.resize(step.token_ids.size() * static_cast<size_t>(config_->hidden_size));
+    b.read(*normed_, trace->final_norm.data());
+  }
+  b.head(*normed_, logits);
+}
+
+}  // namespace lathe

@@ -1,0 +1,73 @@
+// ModelWeights: the tensors of a checkpoint bound to their roles by name, each checked for presence, shape and dtype before
+// use. Matrices borrow the mapped bytes; norms, biases and FP8 scales are small and copied to fp32. Immutable after binding:
+// one ModelWeights, many sequences.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lathe/attention/gqa.h"
+#include "lathe/attention/mla.h"
+#include "lathe/formats/checkpoint.h"
+#include "lathe/model/config.h"
+#include "lathe/moe/experts.h"
+
+namespace lathe {
+
+struct LayerWeights {
+  const float* input_layernorm = nullptr;           // [d]
+  const float* post_attention_layernorm = nullptr;  // [d]
+  MlaWeights mla;                                   // attention == kMla
+  GqaWeights gqa;                                   // attention == kGqa
+  bool is_moe = false;
+  SwigluWeights dense;                              // first_k_dense_replace layers
+  MoeWeights moe;                                   // the others; `experts` points into expert_storage
+  std::vector<SwigluWeights> expert_storage;
+};
+
+class ModelWeights {
+ public:
+  // Errors name the tensor, the file's shape or dtype, and what the configuration demands.
+  static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint);
+
+  const ModelConfig& config() const { return config_; }
+  const Checkpoint& checkpoint() const { return *checkpoint_; }
+  const WeightMatrix& embed_tokens() const { return embed_tokens_; }  // [V, d]
+  const WeightMatrix& lm_head() const { return lm_head_; }            // [V, d], the embedding when tied
+  const float* norm() const { return norm_; }                          // final norm [d]
+  const std::vector<LayerWeights>& layers() const { return layers_; }
+
+  // Bytes of the tensors that are in use, as stored.
+  uint64_t stored_bytes() const { return stored_bytes_; }
+  // Names of tensors the main model does not use, other than recognised ones (MTP layers, rotary buffers, FP8 scales).
+  const std::vector<std::string>& unused_tensors() const { return unused_; }
+  // Tensors of multi-token prediction layers, recognised and skipped (trap T17).
+  int64_t mtp_tensors() const { return mtp_tensors_; }
+  // One line per doubtful thing, e.g. an FP8 tensor without scale.
+  const std::vector<std::string>& warnings() const { return warnings_; }
+
+ private:
+  friend class WeightBinder;
+  ModelWeights() = default;
+
+  ModelConfig config_;
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  WeightMatrix embed_tokens_;
+  WeightMatrix lm_head_;
+  const float* norm_ = nullptr;
+  std::vector<LayerWeights> layers_;
+  std::vector<std::unique_ptr<float[]>> owned_;  // norms, biases, scales in fp32
+  uint64_t stored_bytes_ = 0;
+  std::vector<std::string> unused_;
+  int64_t mtp_tensors_ = 0;
+  std::vector<std::string> warnings_;
+};
+
+// The shape of one layer's attention and MoE as the operations take them.
+MlaShape mla_shape(const ModelConfig& config);
+GqaShape gqa_shape(const ModelConfig& config);
+MoeShape moe_shape(const ModelConfig& config);
+
+}  // namespace lathe

@@ -1,0 +1,3 @@
+#include "lathe/reference/equations.h"
+
+#include <gtest/gtest.h>

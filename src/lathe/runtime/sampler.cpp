@@ -1,0 +1,183 @@
+#include "lathe/runtime/sampler.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "lathe/base/rng.h"
+#include "lathe/base/str.h"
+
+namespace lathe {
+
+namespace {
+
+constexpr float kMasked = -std::numeric_limits<float>::infinity();
+
+Status in_range(const char* name, double value, double low, double high) {
+  if (value >= low && value <= high) return {};
+  return Error{Errc::kInvalidArgument, str(name, ": expected a number from ", low, " to ", high, ", found ", value)};
+}
+
+// Candidates in the order of sampling: most likely first, the lower id on ties.
+bool more_likely(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>& b) {
+  return a.first != b.first ? a.first > b.first : a.second < b.second;
+}
+
+}  // namespace
+
+Status validate(const SamplingParams& p, int64_t vocab_size) {
+  LATHE_TRY(in_range("temperature", p.temperature, 0.0, 100.0));
+  LATHE_TRY(in_range("top_p", p.top_p, 0.0, 1.0));
+  LATHE_TRY(in_range("min_p", p.min_p, 0.0, 1.0));
+  LATHE_TRY(in_range("repetition_penalty", p.repetition_penalty, 0.01, 100.0));
+  LATHE_TRY(in_range("presence_penalty", p.presence_penalty, -2.0, 2.0));
+  LATHE_TRY(in_range("frequency_penalty", p.frequency_penalty, -2.0, 2.0));
+  if (p.top_k < 0) return Error{Errc::kInvalidArgument, str("top_k: expected 0 (off) or more, found ", p.top_k)};
+  if (p.logprobs < -1 || p.logprobs > vocab_size) {
+    return Error{Errc::kInvalidArgument, str("logprobs: expected 0 to ", vocab_size, ", found ", p.logprobs)};
+  }
+  for (const auto& [id, bias] : p.logit_bias) {
+    if (id < 0 || id >= vocab_size) {
+      return Error{Errc::kInvalidArgument, str("logit_bias: expected token ids from 0 to ", vocab_size - 1, ", found ", id)};
+    }
+    LATHE_TRY(in_range("logit_bias", bias, -100.0, 100.0));
+  }
+  return {};
+}
+
+int32_t argmax(std::span<const float> values) {
+  size_t best = 0;
+  for (size_t i = 1; i < values.size(); ++i) {
+    if (values[i] > values[best]) best = i;
+  }
+  return static_cast<int32_t>(best);
+}
+
+double log_sum_exp(std::span<const float> values) {
+  float largest = kMasked;
+  for (const float v : values) largest = std::max(largest, v);
+  if (largest == kMasked) return kMasked;
+  double sum = 0.0;
+  for (const float v : values) sum += std::exp(static_cast<double>(v) - largest);
+  return largest + std::log(sum);
+}
+
+Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt, const std::vector<bool>* usable)
+    : params_(std::move(params)), usable_(usable) {
+  if (params_.repetition_penalty == 1.0) return;
+  seen_.assign(prompt.begin(), prompt.end());
+  std::ranges::sort(seen_);
+  seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
+}
+
+void Sampler::penalise(std::span<float> logits) const {
+  if (params_.repetition_penalty != 1.0) {
+    for (const int32_t id : seen_) {
+      float& z = logits[static_cast<size_t>(id)];
+      const double factor = z > 0.0F ? 1.0 / params_.repetition_penalty : params_.repetition_penalty;
+      z = static_cast<float>(z * factor);
+    }
+  }
+  for (const auto& [id, count] : output_counts_) {
+    logits[static_cast<size_t>(id)] -= static_cast<float>(params_.presence_penalty + params_.frequency_penalty * count);
+  }
+  for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += static_cast<float>(bias);
+  if (usable_ == nullptr) return;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (id >= usable_->size() || !(*usable_)[id]) logits[id] = kMasked;
+  }
+}
+
+int32_t Sampler::draw(std::span<const float> logits, int64_t index) {
+  const int32_t best = argmax(logits);
+  if (params_.temperature == 0.0) return best;
+  const double peak = logits[static_cast<size_t>(best)];
+  if (peak == kMasked) return best;
+  // Weights relative to the best token: exp((z - peak) / temperature).
+  candidates_.clear();
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] == kMasked) continue;
+    const auto weight = static_cast<float>(std::exp((logits[id] - peak) / params_.temperature));
+    if (weight > 0.0F) candidates_.emplace_back(weight, static_cast<int32_t>(id));
+  }
+  const bool cuts = params_.top_k > 0 || params_.top_p < 1.0;
+  if (params_.top_k > 0 && params_.top_k < static_cast<int64_t>(candidates_.size())) {
+    std::nth_element(candidates_.begin(), candidates_.begin() + params_.top_k, candidates_.end(), more_likely);
+    candidates_.resize(static_cast<size_t>(params_.top_k));
+  }
+  if (cuts) std::ranges::sort(candidates_, more_likely);
+  if (params_.top_p < 1.0) {
+    // The smallest set of most likely tokens whose share reaches top_p; at least one.
+    double total = 0.0;
+    for (const auto& c : candidates_) total += c.first;
+    double share = 0.0;
+    size_t keep = 0;
+    while (keep < candidates_.size() && (keep == 0 || share < params_.top_p * total)) share += candidates_[keep++].first;
+    candidates_.resize(keep);
+  }
+  if (params_.min_p > 0.0) {
+    // The best token has weight 1, so the threshold is min_p itself.
+    std::erase_if(candidates_, [&](const auto& c) { return c.first < params_.min_p && c.second != best; });
+  }
+  double total = 0.0;
+  for (const auto& c : candidates_) total += c.first;
+  double rest = uniform(params_.seed, 0, static_cast<uint64_t>(index)) * total;
+  for (const auto& [weight, id] : candidates_) {
+    rest -= weight;
+    if (rest < 0.0) return id;
+  }
+  return candidates_.back().second;
+}
+
+Result<SampledToken> Sampler::sample(std::span<float> logits, int64_t index) {
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!(logits[id] < std::numeric_limits<float>::infinity())) {
+      return Error{Errc::kInvalidData,
+                   str("logits: expected finite values, found ",
+                       std::isnan(logits[id]) ? "NaN" : "infinity",
+                       " at token ",
+                       id,
+                       " of output ",
+                       index,
+                       " (lathe verify names the cause)")};
+    }
+  }
+  SampledToken out;
+  std::vector<TokenLogprob> top;
+  double normaliser = 0.0;
+  std::vector<float> raw;
+  if (params_.logprobs >= 0) {
+    normaliser = log_sum_exp(logits);
+    raw.assign(logits.begin(), logits.end());
+  }
+  penalise(logits);
+  out.id = draw(logits, index);
+  if (params_.logprobs >= 0) {
+    out.logprob = raw[static_cast<size_t>(out.id)] - normaliser;
+    std::vector<int32_t> ids(raw.size());
+    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
+    const auto count = std::min<int64_t>(params_.logprobs, static_cast<int64_t>(ids.size()));
+    std::partial_sort(ids.begin(), ids.begin() + count, ids.end(), [&](int32_t a, int32_t b) {
+      return more_likely({raw[static_cast<size_t>(a)], a}, {raw[static_cast<size_t>(b)], b});
+    });
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t id = ids[static_cast<size_t>(i)];
+      out.top.push_back({id, raw[static_cast<size_t>(id)] - normaliser});
+    }
+  }
+  if (params_.repetition_penalty != 1.0) {
+    const auto at = std::ranges::lower_bound(seen_, out.id);
+    if (at == seen_.end() || *at != out.id) seen_.insert(at, out.id);
+  }
+  if (params_.presence_penalty != 0.0 || params_.frequency_penalty != 0.0) {
+    const auto at = std::ranges::lower_bound(output_counts_, out.id, {}, &std::pair<int32_t, int32_t>::first);
+    if (at != output_counts_.end() && at->first == out.id) {
+      ++at->second;
+    } else {
+      output_counts_.insert(at, {out.id, 1});
+    }
+  }
+  return out;
+}
+
+}  // namespace lathe

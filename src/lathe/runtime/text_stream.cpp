@@ -1,0 +1,47 @@
+#include "lathe/runtime/text_stream.h"
+
+#include <algorithm>
+
+namespace lathe {
+
+TextStream::TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop) : stop_(std::move(stop)) {
+  std::erase_if(stop_, [](const std::string& s) { return s.empty(); });
+  if (tokenizer != nullptr) decoder_.emplace_back(*tokenizer, /*skip_special=*/true);
+}
+
+std::string TextStream::push(int32_t id) {
+  if (stopped_ || decoder_.empty()) return {};
+  pending_ += decoder_.front().push(id);
+  return release(/*at_end=*/false);
+}
+
+std::string TextStream::finish() {
+  if (stopped_ || decoder_.empty()) return {};
+  pending_ += decoder_.front().finish();
+  return release(/*at_end=*/true);
+}
+
+std::string TextStream::release(bool at_end) {
+  size_t found = std::string::npos;
+  for (const std::string& stop : stop_) found = std::min(found, pending_.find(stop));
+  if (found != std::string::npos) {
+    stopped_ = true;
+    std::string out = pending_.substr(0, found);
+    pending_.clear();
+    return out;
+  }
+  // Hold back the longest end of the text that begins a stop string.
+  size_t held = 0;
+  if (!at_end) {
+    for (const std::string& stop : stop_) {
+      for (size_t n = std::min(stop.size() - 1, pending_.size()); n > held; --n) {
+        if (pending_.ends_with(std::string_view(stop).substr(0, n))) held = n;
+      }
+    }
+  }
+  std::string out = pending_.substr(0, pending_.size() - held);
+  pending_.erase(0, out.size());
+  return out;
+}
+
+}  // namespace lathe
