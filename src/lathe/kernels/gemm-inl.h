@@ -68,8 +68,13 @@ LATHE_INLINE void tile_step(Tile<kRows, kTokens>& tile,
     PartRegister weight[kRows];
     LATHE_UNROLL
     for (int i = 0; i < kRows; ++i) {
-      weight[i] = part_decode<kType>(w[i] + offset + p * kPartLanes * element_bytes(kType));
-      if constexpr (kType == DType::kF8E4M3) weight[i] = part_mul(weight[i], scale[i]);
+      const std::byte* from = w[i] + offset + p * kPartLanes * element_bytes(kType);
+      if constexpr (kType == DType::kF8E4M3) {
+        weight[i] = part_mul(part_decode_finite_e4m3(from), scale[i]);
+      } else {
+        weight[i] = part_decode<kType>(from);
+      }
+      if constexpr (kTokens > 1) keep(weight[i]);
     }
     LATHE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
@@ -91,12 +96,19 @@ LATHE_INLINE void tile_step_first(Tile<kRows, kTokens>& tile,
                                   int64_t count) {
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
-    F32x16 weight = decode_first<kType>(w[i] + offset, count);
+    F32x16 weight;
     LATHE_UNROLL
     for (int p = 0; p < kParts; ++p) {
-      if constexpr (kType == DType::kF8E4M3) weight.part[p] = part_mul(weight.part[p], scale[i]);
-      // A zero code times an infinite or NaN scale must not reach the lanes that hold nothing.
-      weight.part[p] = part_select_first(lanes_in_part(count, p), weight.part[p], part_zero());
+      const std::byte* from = w[i] + offset + p * kPartLanes * element_bytes(kType);
+      const int64_t lanes = lanes_in_part(count, p);
+      if constexpr (kType == DType::kF8E4M3) {
+        const PartRegister codes =
+            lanes == kPartLanes ? part_decode_finite_e4m3(from) : part_decode_finite_e4m3_first(from, lanes);
+        // Zero codes times an infinite or NaN scale must not reach the lanes that hold nothing.
+        weight.part[p] = part_select_first(lanes, part_mul(codes, scale[i]), part_zero());
+      } else {
+        weight.part[p] = lanes == kPartLanes ? part_decode<kType>(from) : part_decode_first<kType>(from, lanes);
+      }
     }
     LATHE_UNROLL
     for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = fma(weight, load_first(x + t * x_stride, count), tile.sum[i][t]);
@@ -104,7 +116,9 @@ LATHE_INLINE void tile_step_first(Tile<kRows, kTokens>& tile,
 }
 
 // Adds columns [begin, end) of rows row, row + 1, ... times tokens to the tile; begin is a multiple of 128, and end is
-// too unless it is the last column. x: the first token at column 0. `ahead` rows further down are prefetched (0: none).
+// too unless it is the last column. x: the first token at column 0. The weights `ahead` rows further down
+// and the inputs `x_ahead` floats further on are prefetched (0: none). E4M3 needs scales that scales_are_moderate()
+// accepts.
 template <DType kType, int kRows, int kTokens>
 LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            const Weights& weights,
@@ -113,7 +127,8 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            int64_t end,
                            const float* x,
                            int64_t x_stride,
-                           int64_t ahead) {
+                           int64_t ahead,
+                           int64_t x_ahead) {
   constexpr int64_t kBytes = element_bytes(kType);
   constexpr int kStepsPerLine = static_cast<int>(64 / (kLanes * kBytes));
   const std::byte* w[kRows];
@@ -127,7 +142,11 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
       stop = (k / kFp8Block + 1) * kFp8Block;
       stop = stop < end ? stop : end;
       LATHE_UNROLL
-      for (int i = 0; i < kRows; ++i) scale[i] = part_set(block_scale(weights, row + i, k));
+      for (int i = 0; i < kRows; ++i) {
+        // A NaN code spoils the row's result whatever stands beside it, so the whole block may become NaN.
+        const float whole = any_e4m3_nan(w[i] + k, stop - k) ? __builtin_nanf("") : block_scale(weights, row + i, k);
+        scale[i] = part_set(256.0f * whole);
+      }
     }
     for (; k + kStepsPerLine * kLanes <= stop; k += kStepsPerLine * kLanes) {
       if (ahead != 0) {
@@ -135,6 +154,10 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
         for (int i = 0; i < kRows; ++i) {
           prefetch(reinterpret_cast<uintptr_t>(w[i]) + static_cast<uintptr_t>(k * kBytes + ahead * weights.stride));
         }
+      }
+      if (x_ahead != 0) {
+        LATHE_UNROLL
+        for (int t = 0; t < kTokens; ++t) prefetch(reinterpret_cast<uintptr_t>(x + k + t * x_stride + x_ahead));
       }
       LATHE_UNROLL
       for (int s = 0; s < kStepsPerLine; ++s) {
@@ -173,7 +196,7 @@ void gemm_tile(const GemmArgs& args, const Weights& weights, int64_t row, int64_
   }
   const int64_t ahead = row + 2 * kRows <= args.row_end ? kRows : 0;
   const float* x = args.x + token * args.x_stride;
-  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead);
+  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead, 0);
   tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
 }
 
@@ -193,12 +216,37 @@ void gemm_few(const GemmArgs& args, const Weights& weights) {
       [&](int64_t row) { gemm_tile<kType, 1, kTokens>(args, weights, row, 0); });
 }
 
+// Does the product when a single tile takes all tokens.
+template <DType kType, int kTokens = kTileTokens>
+LATHE_INLINE bool gemm_if_few(const GemmArgs& args, const Weights& weights) {
+  if constexpr (kTokens > 0) {
+    if (args.tokens != kTokens) return gemm_if_few<kType, kTokens - 1>(args, weights);
+    gemm_few<kType, kTokens>(args, weights);
+    return true;
+  }
+  return false;
+}
+
+// Whether 256 times every scale of these rows is finite unless the scale itself is not.
+LATHE_INLINE bool scales_are_moderate(const Weights& weights, const GemmArgs& args) {
+  if (weights.scales == nullptr) return true;
+  const int64_t begin = (args.row_begin / kFp8Block) * weights.scale_cols;
+  const int64_t end = ((args.row_end - 1) / kFp8Block + 1) * weights.scale_cols;
+  bool moderate = true;
+  for (int64_t i = begin; i < end; ++i) {
+    const float size = __builtin_fabsf(weights.scales[i]);
+    moderate &= !(size > 0x1p119f && size <= 0x1.fffffep127f);
+  }
+  return moderate;
+}
+
 // ---- many tokens: rows are decoded once into an fp32 panel that all tokens of a group share ------------------------
 
 template <int kRows>
 struct Panel {
   alignas(64) float weight[kRows][kPanelDepth];
-  alignas(64) float sum[kPanelTokens / kTileTokens][kRows * kTileTokens * kLanes];  // unfinished tiles
+  // Unfinished tiles; one more than groups have, so that the place of an absent last one exists too.
+  alignas(64) float sum[kPanelTokens / kTileTokens + 1][kRows * kTileTokens * kLanes];
 };
 
 template <DType kType, int kRows>
@@ -221,26 +269,44 @@ LATHE_INLINE void fill_panel(Panel<kRows>& panel, const Weights& weights, int64_
   }
 }
 
-// One tile of the panel over columns [begin, end), continuing from and leaving its sums in `sum`, or finishing into y.
+// Columns [begin, end) of some rows, decoded; `weights` counts columns from begin and rows from `row`.
+struct PanelSlice {
+  Weights weights;
+  int64_t row;
+  int64_t begin;
+  int64_t end;
+};
+
+// One tile over the slice, continuing from and leaving its sums in `sum`, or finishing into y. The inputs x_ahead
+// floats further on are prefetched (0: none).
 template <int kRows, int kTokens>
-LATHE_INLINE void panel_tile(
-    const GemmArgs& args, const Weights& weights, float* sum, int64_t row, int64_t token, int64_t begin, int64_t end) {
+void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64_t token, int64_t x_ahead) {
   Tile<kRows, kTokens> tile;
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
     LATHE_UNROLL
-    for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = begin == 0 ? zero() : load(sum + (i * kTokens + t) * kLanes);
+    for (int t = 0; t < kTokens; ++t)
+      tile.sum[i][t] = slice.begin == 0 ? zero() : load(sum + (i * kTokens + t) * kLanes);
   }
-  const float* x = args.x + token * args.x_stride + begin;
-  tile_run<DType::kF32>(tile, weights, 0, 0, end - begin, x, args.x_stride, 0);
-  if (end == args.w.cols) {
-    tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
+  const float* x = args.x + token * args.x_stride + slice.begin;
+  tile_run<DType::kF32>(tile, slice.weights, 0, 0, slice.end - slice.begin, x, args.x_stride, 0, x_ahead);
+  if (slice.end == args.w.cols) {
+    tile_finish(tile, args.y + token * args.y_stride + (slice.row - args.row_begin), args.y_stride, args.accumulate);
     return;
   }
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
     LATHE_UNROLL
     for (int t = 0; t < kTokens; ++t) store(sum + (i * kTokens + t) * kLanes, tile.sum[i][t]);
+  }
+}
+
+// The last `count` < kTileTokens tokens of a group.
+template <int kRows, int kTokens = kTileTokens - 1>
+LATHE_INLINE void panel_rest(const GemmArgs& args, const PanelSlice& slice, float* sum, int64_t token, int64_t count) {
+  if constexpr (kTokens > 0) {
+    if (count == kTokens) return panel_tile<kRows, kTokens>(args, slice, sum, token, 0);
+    panel_rest<kRows, kTokens - 1>(args, slice, sum, token, count);
   }
 }
 
@@ -251,21 +317,22 @@ void gemm_panel(const GemmArgs& args, const Weights& weights, int64_t row) {
     const int64_t group_end = group + kPanelTokens < args.tokens ? group + kPanelTokens : args.tokens;
     for (int64_t begin = 0; begin < args.w.cols; begin += kPanelDepth) {
       const int64_t end = begin + kPanelDepth < args.w.cols ? begin + kPanelDepth : args.w.cols;
-      Weights source{reinterpret_cast<const std::byte*>(panel.weight), sizeof(panel.weight[0]), nullptr, 0};
+      const auto* decoded = reinterpret_cast<const std::byte*>(panel.weight);
+      PanelSlice slice{{decoded, sizeof(panel.weight[0]), nullptr, 0}, row, begin, end};
       if constexpr (kType == DType::kF32) {
-        source.data = weights.data + row * weights.stride + begin * element_bytes(kType);
-        source.stride = weights.stride;
+        slice.weights.data = weights.data + row * weights.stride + begin * element_bytes(kType);
+        slice.weights.stride = weights.stride;
       } else {
         fill_panel<kType>(panel, weights, row, begin, end);
       }
       int64_t token = group;
       for (; token + kTileTokens <= group_end; token += kTileTokens) {
         float* sum = panel.sum[(token - group) / kTileTokens];
-        panel_tile<kRows, kTileTokens>(args, source, sum, row, token, begin, end);
+        const int64_t x_ahead = token + 2 * kTileTokens <= group_end ? kTileTokens * args.x_stride : 0;
+        panel_tile<kRows, kTileTokens>(args, slice, sum, token, x_ahead);
       }
-      for (float* sum = panel.sum[(token - group) / kTileTokens]; token < group_end; ++token, sum += kRows * kLanes) {
-        panel_tile<kRows, 1>(args, source, sum, row, token, begin, end);
-      }
+      float* sum = panel.sum[(token - group) / kTileTokens];
+      panel_rest<kRows>(args, slice, sum, token, group_end - token);
     }
   }
 }
@@ -283,14 +350,9 @@ LATHE_INLINE void gemm_typed(const GemmArgs& args) {
     }
     return;
   }
-  if (args.tokens == 1) return gemm_few<kType, 1>(args, weights);
-  if (args.tokens == 2) return gemm_few<kType, 2>(args, weights);
-#if defined(__AVX512F__)
-  if (args.tokens == 3) return gemm_few<kType, 3>(args, weights);
-  if (args.tokens == 4) return gemm_few<kType, 4>(args, weights);
-  if (args.tokens == 5) return gemm_few<kType, 5>(args, weights);
-  if (args.tokens == 6) return gemm_few<kType, 6>(args, weights);
-#endif
+  if (kType != DType::kF8E4M3 || scales_are_moderate(weights, args)) {
+    if (gemm_if_few<kType>(args, weights)) return;
+  }
   for_rows<kTileRows>(
       args,
       [&](int64_t row) { gemm_panel<kType, kTileRows>(args, weights, row); },

@@ -388,6 +388,20 @@ TEST_P(GemmTable, Fp8CodesHaveTheirValues) {
   }
 }
 
+// Scales near the ends of fp32: no intermediate may overflow or lose bits that the value itself has.
+TEST_P(GemmTable, Fp8ScalesOfAnySize) {
+  const std::array<std::byte, 3> codes = {
+      static_cast<std::byte>(0x01), static_cast<std::byte>(0x38), static_cast<std::byte>(0x08)};
+  for (const float scale : {0x1p127f, 0x1.8p119f, 0x1p120f, 0x1.000002p-126f, 0x1p-149f, 0x1.6p-133f}) {
+    const WeightMatrix w{.dtype = DType::kF8E4M3, .rows = 3, .cols = 1, .data = codes.data(), .scales = &scale};
+    const float one = 1.0f;
+    std::array<float, 3> y;
+    GetParam()->gemm(
+        {.w = w, .row_begin = 0, .row_end = 3, .x = &one, .x_stride = 1, .tokens = 1, .y = y.data(), .y_stride = 3});
+    EXPECT_EQ(y, (std::array<float, 3>{0x1p-9f * scale, scale, 0x1p-6f * scale})) << scale;
+  }
+}
+
 // A NaN weight spoils its row (or column) only, whatever tile it falls into.
 TEST_P(GemmTable, NanWeightsStayInTheirOutputs) {
   for (const int64_t tokens : {1, 3, 20}) {

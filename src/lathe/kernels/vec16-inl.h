@@ -177,9 +177,13 @@ LATHE_INLINE __m256i part_to_bf16(__m512 a) {
 
 // E4M3 codes as f16 patterns of value / 256: the four exponent bits land in f16's five with a bias 8 too small, and the
 // f16 subnormals are E4M3's. The NaN codes (all ones) get the missing top exponent bit and so become NaN.
+LATHE_INLINE __m256i codes_to_finite_f16(__m128i codes) {
+  return _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7),
+                          _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
+}
+
 LATHE_INLINE __m256i codes_to_f16(__m128i codes) {
-  const __m256i shifted = _mm256_and_si256(_mm256_slli_epi16(_mm256_cvtepi8_epi16(codes), 7),
-                                           _mm256_set1_epi16(static_cast<int16_t>(0xbfff)));
+  const __m256i shifted = codes_to_finite_f16(codes);
   const __m128i ones = _mm_set1_epi8(0x7f);
   const __m128i is_nan = _mm_cmpeq_epi8(_mm_and_si128(codes, ones), ones);
   return _mm256_or_si256(shifted, _mm256_and_si256(_mm256_cvtepi8_epi16(is_nan), _mm256_set1_epi16(0x4000)));
@@ -354,9 +358,12 @@ LATHE_INLINE __m128i part_to_bf16(__m256 a) {
 
 // E4M3 codes as f16 patterns of value / 256: the four exponent bits land in f16's five with a bias 8 too small, and the
 // f16 subnormals are E4M3's. The NaN codes (all ones) get the missing top exponent bit and so become NaN.
+LATHE_INLINE __m128i codes_to_finite_f16(__m128i codes) {
+  return _mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(codes), 7), _mm_set1_epi16(static_cast<int16_t>(0xbfff)));
+}
+
 LATHE_INLINE __m128i codes_to_f16(__m128i codes) {
-  const __m128i shifted =
-      _mm_and_si128(_mm_slli_epi16(_mm_cvtepi8_epi16(codes), 7), _mm_set1_epi16(static_cast<int16_t>(0xbfff)));
+  const __m128i shifted = codes_to_finite_f16(codes);
   const __m128i ones = _mm_set1_epi8(0x7f);
   const __m128i is_nan = _mm_cmpeq_epi8(_mm_and_si128(codes, ones), ones);
   return _mm_or_si128(shifted, _mm_and_si128(_mm_cvtepi8_epi16(is_nan), _mm_set1_epi16(0x4000)));
@@ -373,6 +380,12 @@ LATHE_INLINE __m256 fold_max_to_8(const __m256 (&a)[2]) {
 #else
 #error "vec16-inl.h needs AVX2, FMA and F16C, or AVX-512"
 #endif
+
+// Keeps a value in a register: g++ 12 otherwise folds loads that are used several times into every use, and the load
+// units become the limit.
+LATHE_INLINE void keep(PartRegister& a) {
+  __asm__("" : "+v"(a));
+}
 
 // ---- stored elements to a Part -------------------------------------------------------------------------------------
 
@@ -406,6 +419,30 @@ LATHE_INLINE PartRegister part_decode_first(const std::byte* p, int64_t n) {
   } else {
     return part_mul(part_from_f16(codes_to_f16(codes_load_first(p, n))), part_set(256.0f));
   }
+}
+
+// E4M3 values / 256, right for all codes but NaN: a third fewer instructions, for loops that look for NaN beforehand
+// and multiply by 256 times the scale.
+LATHE_INLINE PartRegister part_decode_finite_e4m3(const std::byte* p) {
+  return part_from_f16(codes_to_finite_f16(codes_load(p)));
+}
+
+LATHE_INLINE PartRegister part_decode_finite_e4m3_first(const std::byte* p, int64_t n) {
+  return part_from_f16(codes_to_finite_f16(codes_load_first(p, n)));
+}
+
+// Whether any of n E4M3 codes is NaN.
+LATHE_INLINE bool any_e4m3_nan(const std::byte* p, int64_t n) {
+  const __m256i ones = _mm256_set1_epi8(0x7f);
+  __m256i found = _mm256_setzero_si256();
+  int64_t i = 0;
+  for (; i + 32 <= n; i += 32) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i));
+    found = _mm256_or_si256(found, _mm256_cmpeq_epi8(_mm256_and_si256(codes, ones), ones));
+  }
+  bool any = _mm256_testz_si256(found, found) == 0;
+  for (; i < n; ++i) any |= (static_cast<uint8_t>(p[i]) & 0x7f) == 0x7f;
+  return any;
 }
 
 // ---- F32x16 --------------------------------------------------------------------------------------------------------
