@@ -19,6 +19,7 @@ struct CpuFeatures {
   bool neon_dotprod = false;
 };
 
+// Detected once; thread safe.
 const CpuFeatures& cpu_features();
 std::string cpu_model_name();
 

@@ -36,8 +36,10 @@ class AtomicFile {
   AtomicFile& operator=(const AtomicFile&) = delete;
   ~AtomicFile();
 
+  // Appends bytes; the errors of the operating system, full disk included, come back.
   Status write(std::string_view bytes);
   Status write(std::span<const std::byte> bytes);
+  // Makes what was written durable and gives it its name; at most once.
   Status commit();
 
  private:

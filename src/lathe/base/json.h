@@ -58,6 +58,7 @@ class Json {
 
   static Json object() { return Json(Object{}); }
 
+  // An array of anything a Json can be made of.
   template <class T>
   static Json list(const T& values) {
     Array out;
@@ -113,6 +114,7 @@ class Json {
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 
+// What a document may be at most.
 struct JsonLimits {
   int max_depth = 64;
   uint64_t max_bytes = uint64_t{1} << 30;

@@ -18,6 +18,7 @@ inline uint16_t float_to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
+// IEEE half precision; rounds to nearest even.
 float f16_to_float(uint16_t bits);
 uint16_t float_to_f16(float value);  // overflow becomes infinity
 

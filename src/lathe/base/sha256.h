@@ -17,6 +17,7 @@ class Hasher {
   Hasher(Hasher&&) noexcept;
   Hasher& operator=(Hasher&&) noexcept;
   ~Hasher();
+  // Takes the next bytes of the message.
   void update(std::string_view bytes);
   std::string hex_digest();  // lower case; call once
 

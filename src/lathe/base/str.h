@@ -86,7 +86,9 @@ inline std::string quoted(const std::string& text, size_t limit = 80) {
   return quoted(std::string_view(text), limit);
 }
 
-inline std::string quoted(const char* text, size_t limit = 80) { return quoted(std::string_view(text), limit); }
+inline std::string quoted(const char* text, size_t limit = 80) {
+  return quoted(std::string_view(text), limit);
+}
 
 inline std::string quoted(std::string& text, size_t limit = 80) {
   return quoted(std::string_view(text), limit);

@@ -19,6 +19,7 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();
 
+  // The caller included.
   int threads() const;
 
   // body(begin, end, thread): called with disjoint ranges that cover [0, count), `grain` being the least useful size of

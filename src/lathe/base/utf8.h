@@ -13,6 +13,7 @@ bool is_valid_utf8(std::string_view text);
 // maximal subpart; `valid` (when given) tells the two apart. Requires position < text.size().
 char32_t decode_utf8(std::string_view text, size_t& position, bool* valid = nullptr);
 
+// A surrogate or a value past U+10FFFF appends U+FFFD.
 void append_utf8(std::string& out, char32_t code_point);
 
 // Every maximal invalid subpart replaced by U+FFFD.

@@ -12,7 +12,7 @@ namespace lathe {
 inline constexpr int64_t kFp8Block = 128;  // edge of the square blocks that share one scale
 
 struct WeightMatrix {
-  DType dtype = DType::kF32;        // kF32, kBF16, kF16 or kF8E4M3
+  DType dtype = DType::kF32;  // kF32, kBF16, kF16 or kF8E4M3
   int64_t rows = 0;
   int64_t cols = 0;
   const std::byte* data = nullptr;  // row-major; need not be aligned
@@ -20,7 +20,9 @@ struct WeightMatrix {
   const float* scales = nullptr;    // kF8E4M3 only: [ceil(rows/128), ceil(cols/128)], multiplied (trap T15); else null
 
   bool empty() const { return data == nullptr; }
+
   int64_t row_stride() const { return stride != 0 ? stride : cols * dtype_size(dtype); }
+
   int64_t scale_cols() const { return (cols + kFp8Block - 1) / kFp8Block; }
 };
 

@@ -18,6 +18,7 @@ template <class T>
 class Tensor {
  public:
   Tensor() = default;
+
   explicit Tensor(std::vector<int64_t> shape) : shape_(std::move(shape)) {
     size_ = 1;
     for (int64_t e : shape_) size_ *= e;
@@ -27,16 +28,23 @@ class Tensor {
   }
 
   const std::vector<int64_t>& shape() const { return shape_; }
+
   int64_t size() const { return size_; }
+
   T* data() { return data_.get(); }
+
   const T* data() const { return data_.get(); }
+
   std::span<T> flat() { return {data_.get(), static_cast<size_t>(size_)}; }
+
   std::span<const T> flat() const { return {data_.get(), static_cast<size_t>(size_)}; }
 
+  // Borrows; the tensor must outlive the view. Requires as many axes as the shape has.
   template <int Rank>
   TensorView<T, Rank> view() {
     return {data_.get(), extents<Rank>()};
   }
+
   template <int Rank>
   TensorView<const T, Rank> view() const {
     return {data_.get(), extents<Rank>()};
@@ -50,6 +58,7 @@ class Tensor {
     for (int i = 0; i < Rank; ++i) out[static_cast<size_t>(i)] = shape_[static_cast<size_t>(i)];
     return out;
   }
+
   struct Free {
     void operator()(T* pointer) const { ::operator delete(pointer, std::align_val_t{kTensorAlignment}); }
   };
