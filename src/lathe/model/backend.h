@@ -39,7 +39,7 @@ struct Step {
 
 // Layout of cached rows: [layer][64 positions][row_elements] per page.
 struct CacheLayout {
-  DType dtype = DType::kBF16;  // kF32, kBF16 or kF16
+  DType dtype = DType::kF16;  // kF32, kBF16 or kF16
   int64_t row_elements = 0;    // ModelConfig::cache_row_elements()
   int64_t layers = 0;
 

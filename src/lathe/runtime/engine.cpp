@@ -141,7 +141,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                  str("--ctx-size: expected at most max_position_embeddings ", model_context, ", found ", s.context)};
   }
   s.max_batch_tokens = std::clamp<int64_t>(options.max_batch_tokens, 1, std::max<int64_t>(s.context, 1));
-  const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kBF16);
+  const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kF16);
   s.cache_layout = {.dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
   const int threads = options.threads > 0 ? options.threads : default_thread_count();
   const int64_t activations = 3 * s.max_batch_tokens * s.config.hidden_size;
