@@ -2,6 +2,7 @@
 // place, or accepted, and then everything derived from it can be computed (the sanitizer builds watch for overflow).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "lathe/base/rng.h"
@@ -41,12 +42,18 @@ std::vector<Json> awkward_values() {
 }
 
 std::vector<Json> fixtures() {
-  std::vector<Json> out;
+  std::vector<std::filesystem::path> paths;
   for (const auto& entry : std::filesystem::directory_iterator(testing::golden_dir() / "configs")) {
-    Result<Json> json = read_json(entry.path());
-    EXPECT_TRUE(json.has_value()) << entry.path();
+    if (entry.path().extension() == ".json") paths.push_back(entry.path());
+  }
+  std::sort(paths.begin(), paths.end());  // so that a seed means the same everywhere
+  std::vector<Json> out;
+  for (const std::filesystem::path& path : paths) {
+    Result<Json> json = read_json(path);
+    EXPECT_TRUE(json.has_value()) << path;
     if (json) out.push_back(*std::move(json));
   }
+  EXPECT_FALSE(out.empty());
   return out;
 }
 
