@@ -1,5 +1,6 @@
-// Byte-level BPE from a HuggingFace tokenizer.json: added tokens, Sequence/Split/Digits/ByteLevel pre-tokenizers, merges.
-// tokenizer_class is ignored on purpose (spec checkpoints.md section 3); what tokenizer.json says is what happens.
+// Byte-level BPE from a HuggingFace tokenizer.json: added tokens, Sequence/Split/Digits/ByteLevel pre-tokenizers,
+// merges. tokenizer_class is ignored on purpose (spec checkpoints.md section 3); what tokenizer.json says is what
+// happens.
 #pragma once
 
 #include <cstdint>
@@ -23,6 +24,8 @@ enum class AddedTokens {
 
 class Tokenizer {
  public:
+  struct State;  // internal: tokenizer_state.h
+
   // Reads folder/tokenizer.json and, where present, folder/tokenizer_config.json.
   static Result<Tokenizer> open(const std::filesystem::path& folder);
   // From the texts of the two files (the second may be empty); the entry point that is fuzzed.
@@ -31,7 +34,9 @@ class Tokenizer {
   Tokenizer& operator=(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  // Token ids of `text`, without BOS. Bytes that are not UTF-8 are encoded byte by byte. Thread safe.
+  // Token ids of `text`, without BOS. Time is near linear in the text for every vocabulary and pattern. Bytes that are
+  // not UTF-8 are encoded one by one, as U+FFFD where the vocabulary has no token for them; valid characters for which
+  // it has none are left out, as the original library does without unk_token. Thread safe.
   std::vector<int32_t> encode(std::string_view text, AddedTokens added_tokens) const;
 
   // The exact bytes of the ids (may be invalid UTF-8); ids outside the vocabulary yield nothing. Special tokens are
@@ -44,18 +49,19 @@ class Tokenizer {
   int32_t vocabulary_size() const;  // one more than the highest id of model.vocab and added_tokens
   bool contains(int32_t id) const;  // false for holes in the numbering
   bool is_special(int32_t id) const;
-  std::optional<int32_t> find(std::string_view token_text) const;  // by literal content (added tokens first)
+  std::optional<int32_t> find(
+      std::string_view token_text) const;  // by content, not in the byte-level alphabet (" the"); added tokens first
 
   std::optional<int32_t> bos_id() const;  // from tokenizer_config.json's bos_token, eos_token, pad_token
   std::optional<int32_t> eos_id() const;
-  std::string_view bos_text() const;      // empty when there is none
+  std::string_view bos_text() const;  // empty when there is none
   std::string_view eos_text() const;
-  bool add_bos() const;                   // add_bos_token; true when the field is absent and a BOS exists
-  const std::string& chat_template() const;  // from tokenizer_config.json ("default" of a list) or chat_template.jinja; empty when absent
+  bool add_bos() const;  // add_bos_token; true when the field is absent and a BOS exists
+  const std::string& chat_template()
+      const;  // from tokenizer_config.json ("default" of a list) or chat_template.jinja; empty when absent
 
  private:
   Tokenizer();
-  struct State;
   std::unique_ptr<State> state_;
 };
 
@@ -63,6 +69,7 @@ class Tokenizer {
 class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(&tokenizer), skip_special_(skip_special) {}
+
   std::string push(int32_t id);
   std::string finish();
 
