@@ -49,16 +49,16 @@ class Tokenizer {
   int32_t vocabulary_size() const;  // one more than the highest id of model.vocab and added_tokens
   bool contains(int32_t id) const;  // false for holes in the numbering
   bool is_special(int32_t id) const;
-  std::optional<int32_t> find(
-      std::string_view token_text) const;  // by content, not in the byte-level alphabet (" the"); added tokens first
+  // By content, not in the byte-level alphabet (" the", not "Ġthe"); added tokens first.
+  std::optional<int32_t> find(std::string_view token_text) const;
 
   std::optional<int32_t> bos_id() const;  // from tokenizer_config.json's bos_token, eos_token, pad_token
   std::optional<int32_t> eos_id() const;
   std::string_view bos_text() const;  // empty when there is none
   std::string_view eos_text() const;
   bool add_bos() const;  // add_bos_token; true when the field is absent and a BOS exists
-  const std::string& chat_template()
-      const;  // from tokenizer_config.json ("default" of a list) or chat_template.jinja; empty when absent
+  // From chat_template.jinja or tokenizer_config.json ("default" of a list); empty when absent.
+  const std::string& chat_template() const;
 
  private:
   Tokenizer();
