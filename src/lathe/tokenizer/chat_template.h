@@ -1,9 +1,11 @@
-// Chat templates: the Jinja subset that published templates use, in an interpreter with hard limits (data never runs: no
-// attributes of the host, no input or output, bounded steps, output and depth), with DeepSeek's own forms as fallback.
+// Chat templates: the Jinja subset that published templates use, in an interpreter with hard limits (data never runs:
+// no attributes of the host, no input or output, bounded steps, output and depth), with DeepSeek's own forms as
+// fallback.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
+#include <ctime>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,8 +22,8 @@ struct TemplateLimits {
   int max_depth = 64;
 };
 
-// A piece of a rendered prompt. Text that came out of message contents (user, system, tool text, ...) is `literal`: it is
-// encoded with AddedTokens::kPlain, so that nobody forges a turn. Text of the template itself is not.
+// A piece of a rendered prompt. Text that came out of message contents (user, system, tool text, ...) is `literal`: it
+// is encoded with AddedTokens::kPlain, so that nobody forges a turn. Text of the template itself is not.
 struct RenderedPiece {
   std::string text;
   bool literal = false;
@@ -37,9 +39,13 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
-  // `variables` is an object: messages, add_generation_prompt, bos_token, eos_token, tools, thinking, ... Message contents
-  // are tracked through concatenation, slicing and filters, and come out as literal pieces (adjacent pieces of one kind
-  // are merged). raise_exception('text') in a template becomes an error with that text.
+  // What strftime_now() reads; the local time unless set. Not to be called while another thread renders.
+  void set_clock(std::function<std::tm()> clock);
+
+  // `variables` is an object: messages, add_generation_prompt, bos_token, eos_token, tools, thinking, ... Every string
+  // in it is tracked through concatenation, slicing and filters, and comes out as literal pieces (adjacent pieces of
+  // one kind are merged); only variables whose name ends in `_token` are trusted. Errors of the template begin with
+  // their line; raise_exception('text') becomes an error with just that text. Thread safe.
   Result<std::vector<RenderedPiece>> render_pieces(const Json& variables) const;
   // The same, joined.
   Result<std::string> render(const Json& variables) const;
