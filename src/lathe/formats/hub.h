@@ -36,6 +36,7 @@ struct HubSettings {
 // REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE and their defaults. Errors name the variable, never a token.
 Result<HubSettings> hub_settings_from_environment();
 
+// A model of the hub, taken apart.
 struct HubModelName {
   std::string organisation;
   std::string name;

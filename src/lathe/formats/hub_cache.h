@@ -42,8 +42,10 @@ std::string hub_label(const HubModelName& name);  // ORG/NAME, or ORG/NAME@REV u
 // The rules of parse_hub_name for a name that was put together elsewhere.
 Status check_hub_name(const HubModelName& name);
 
+// Exactly that many digits of [0-9a-f].
 bool is_lower_hex(std::string_view text, size_t digits);
 
+// The full name of a git commit.
 inline bool is_commit(std::string_view text) {
   return is_lower_hex(text, 40);
 }

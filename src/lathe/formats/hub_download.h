@@ -39,6 +39,7 @@ Result<HubListing> fetch_hub_listing(HubClient& client,
                                      const HubSettings& settings,
                                      const HubStop& stop);
 
+// Where a file of a commit is loaded from; redirects lead on from there.
 std::string hub_file_url(const HubSettings& settings,
                          const HubModelName& name,
                          std::string_view commit,

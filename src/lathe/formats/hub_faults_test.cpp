@@ -250,7 +250,6 @@ TEST_F(HubFaults, RedirectsToOtherSchemesAreRefused) {
 }
 
 TEST_F(HubFaults, HostileNamesStopEverything) {
-  const fs::path outside = "outside.json";
   for (const char* name :
        {"../outside.json", "/tmp/outside.json", "a/../../../../outside.json", "..\\\\outside.json"}) {
     start("",

@@ -42,7 +42,7 @@ struct HubOrigin {
   std::string port;
 
   friend bool operator==(const HubOrigin&, const HubOrigin&) = default;
-  std::string text() const;
+  std::string text() const;      // for messages: without the port where it is the usual one
   bool is_this_machine() const;  // localhost, 127.x.x.x or ::1
 };
 

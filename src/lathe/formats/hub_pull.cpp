@@ -240,6 +240,10 @@ Result<fs::path> pull(const HubModelName& name,
   if (listing.files.empty()) {
     return Error{Errc::kNotFound, str(label, ": the hub lists no file that running a model needs")};
   }
+  if (std::none_of(
+          listing.files.begin(), listing.files.end(), [](const HubFile& f) { return f.name == "config.json"; })) {
+    log_warning(label, ": the hub lists no config.json; Lathe cannot run this model from the cache");
+  }
   LATHE_TRY(const Plan plan, make_plan(paths, listing, label));
   LATHE_TRY(check_space(paths, plan, label));
   LATHE_TRY(prepare_hub_cache(paths));
