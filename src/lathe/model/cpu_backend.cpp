@@ -44,6 +44,10 @@ int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int
   return std::max({attention, moe, dense, head}) + Workspace::padded(1);
 }
 
+int64_t CpuBackend::total_floats(const ModelConfig& c, int64_t max_tokens, int threads) {
+  return scratch_floats(c, max_tokens, threads) + 3 * Workspace::padded(max_tokens * c.hidden_size) + c.vocab_size;
+}
+
 Result<std::unique_ptr<CpuBackend>> CpuBackend::create(const ModelWeights& weights,
                                                        const CacheLayout& cache,
                                                        ThreadPool& pool,

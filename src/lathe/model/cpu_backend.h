@@ -23,8 +23,10 @@ class CpuBackend final : public Backend {
                                                     const KernelTable& kernels,
                                                     int64_t max_tokens);
 
-  // Scratch and activation floats of a backend of that size, for the memory plan.
+  // Floats of the workspace of a backend of that size.
   static int64_t scratch_floats(const ModelConfig& config, int64_t max_tokens, int threads);
+  // The same with the decoder's activations and one row of logits: what the memory plan calls scratch.
+  static int64_t total_floats(const ModelConfig& config, int64_t max_tokens, int threads);
 
   Result<std::unique_ptr<Activations>> allocate() override;
   int64_t max_tokens() const override { return max_tokens_; }

@@ -144,7 +144,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kF16);
   s.cache_layout = {.dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
   const int threads = options.threads > 0 ? options.threads : default_thread_count();
-  const int64_t activations = 3 * s.max_batch_tokens * s.config.hidden_size;
   LATHE_TRY(s.plan,
             plan_memory(s.config,
                         {.context = s.context,
@@ -153,8 +152,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                          .max_batch_tokens = s.max_batch_tokens,
                          .threads = threads,
                          .weight_bytes = s.weights->stored_bytes(),
-                         .scratch_floats = CpuBackend::scratch_floats(s.config, s.max_batch_tokens, threads) + activations +
-                                           s.config.vocab_size}));
+                         .scratch_floats = CpuBackend::total_floats(s.config, s.max_batch_tokens, threads)}));
+  if (options.on_plan) options.on_plan(s.plan);
   if (!options.ignore_memory_limit) LATHE_TRY(check_plan(s.plan, s.context));
 
   LATHE_TRY(s.pool, ThreadPool::create(threads));

@@ -38,6 +38,8 @@ struct EngineOptions {
   int64_t max_batch_tokens = 512;        // of one step: prefill chunks are cut to it
   bool ignore_memory_limit = false;      // open even when the plan does not fit
   const KernelTable* kernels = nullptr;  // null: the best for this machine
+  // Called with the plan before cache and scratch are reserved. May be empty.
+  std::function<void(const MemoryPlan&)> on_plan = {};
 };
 
 inline constexpr int64_t kDefaultContext = 32768;

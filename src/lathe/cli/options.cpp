@@ -1,0 +1,335 @@
+// CLI11 appears in this file only.
+#include "lathe/cli/options.h"
+
+#include <CLI/CLI.hpp>
+
+#include <algorithm>
+#include <cctype>
+
+#include "lathe/base/env.h"
+#include "lathe/base/str.h"
+#include "lathe/kernels/kernel_table.h"
+
+namespace lathe::cli {
+
+namespace {
+
+constexpr int64_t kMaxTokens = int64_t{1} << 31;
+
+// All options of one invocation; the chosen subcommand's struct becomes the Command.
+struct Parsed {
+  RunOptions run;
+  GenerateOptions generate;
+  InspectOptions inspect;
+  VerifyOptions verify;
+  TokenizeOptions tokenize;
+  TemplateOptions chat_template;
+  EvalLogitsOptions eval_logits;
+  EvalPerplexityOptions eval_perplexity;
+  PullOptions pull;
+  ListOptions list;
+  RmOptions rm;
+  DoctorOptions doctor;
+};
+
+// --max-tokens -> LATHE_MAX_TOKENS: every option also as a variable; the command line wins.
+template <class Option>
+Option* with_variable(Option* option) {
+  std::string name = "LATHE_";
+  for (const char c : option->get_lnames().front()) {
+    name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  }
+  return option->envname(name);
+}
+
+template <class T>
+CLI::Option* option(CLI::App& app, const std::string& names, T& target, const std::string& help) {
+  return with_variable(app.add_option(names, target, help));
+}
+
+CLI::Option* flag(CLI::App& app, const std::string& names, bool& target, const std::string& help) {
+  return with_variable(app.add_flag(names, target, help));
+}
+
+// A whole number inside [low, high], digits only.
+CLI::Validator whole(int64_t low, int64_t high) {
+  return CLI::Validator(
+      [low, high](std::string& text) {
+        int64_t value = 0;
+        if (parse_int(text, value) && value >= low && value <= high) return std::string();
+        return str("expected a whole number from ", low, " to ", high, ", found ", quoted(text));
+      },
+      "INT");
+}
+
+CLI::Validator real(double low, double high) {
+  return CLI::Validator(
+      [low, high](std::string& text) {
+        double value = 0.0;
+        if (parse_double(text, value) && value >= low && value <= high) return std::string();
+        return str("expected a number from ", low, " to ", high, ", found ", quoted(text));
+      },
+      "NUMBER");
+}
+
+CLI::Validator one_of(std::vector<std::string> values) {
+  return CLI::Validator(
+      [values](std::string& text) {
+        if (std::ranges::find(values, text) != values.end()) return std::string();
+        std::string list;
+        for (const std::string& value : values) list += (list.empty() ? "" : ", ") + value;
+        return str("expected one of ", list, ", found ", quoted(text));
+      },
+      "");
+}
+
+void add_json(CLI::App& app, bool& target) { flag(app, "--json", target, "One JSON document on stdout"); }
+
+void add_quiet(CLI::App& app, bool& target) { flag(app, "-q,--quiet", target, "Warnings and errors only on stderr"); }
+
+void add_engine_flags(CLI::App& app, EngineFlags& f, bool model_required, bool has_json = true) {
+  CLI::Option* model = option(app, "-m,--model", f.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
+  if (model_required) model->required();
+  option(app, "-t,--threads", f.threads, "Threads; default: physical cores inside affinity and cgroup quota")->check(whole(1, 1024));
+  option(app, "-c,--ctx-size", f.ctx_size, "Positions of the cache; default: the model's, at most 32768")->check(whole(1, kMaxTokens));
+  option(app, "--cache-type", f.cache_type, "f16 (default), bf16 or f32 (default with --compute f32)")->check(one_of({"f16", "bf16", "f32"}));
+  option(app, "--compute", f.compute, "auto, or f32: reference-grade arithmetic, for parity")->check(one_of({"auto", "f32"}));
+  option(app, "--backend", f.backend, "auto or cpu")->check(one_of({"auto", "cpu"}));
+  if (has_json) add_json(app, f.json);
+  add_quiet(app, f.quiet);
+}
+
+void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
+  option(app, "--temperature,--temp", f.temperature, "0 is greedy; default: the model's")->check(real(0, 100));
+  option(app, "--top-k", f.top_k, "Keep the K most likely tokens; 0: all")->check(whole(0, kMaxTokens));
+  option(app, "--top-p", f.top_p, "Keep the most likely tokens up to this share of probability")->check(real(0, 1));
+  option(app, "--min-p", f.min_p, "Drop tokens less likely than this share of the most likely one")->check(real(0, 1));
+  option(app, "--repetition-penalty", f.repetition_penalty, "Above 1 makes repetition less likely")->check(real(0.01, 100));
+  option(app, "--presence-penalty", f.presence_penalty, "Taken off tokens that have appeared in the answer")->check(real(-2, 2));
+  option(app, "--frequency-penalty", f.frequency_penalty, "The same, per appearance")->check(real(-2, 2));
+  option(app, "--seed", f.seed, "Same seed, same output; default: random")->check(whole(0, INT64_MAX));
+  option(app, "--logit-bias", f.logit_bias, "ID=BIAS, added to the logit of a token; may be repeated");
+}
+
+template <class Options>
+void add_answer_flags(CLI::App& app, Options& o) {
+  option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")->check(whole(0, kMaxTokens));
+  option(app, "--stop", o.stop, "Text that ends the answer; may be repeated")->allow_extra_args(false);
+  flag(app, "--ignore-eos", o.ignore_eos, "Go on after the end-of-sequence token");
+}
+
+CLI::App& command(CLI::App& app, const std::string& name, const std::string& help, const std::string& footer = "") {
+  CLI::App* sub = app.add_subcommand(name, help);
+  sub->footer(footer);
+  return *sub;
+}
+
+void add_run(CLI::App& app, RunOptions& o) {
+  CLI::App& sub = command(app,
+                          "run",
+                          "Chat with a model, or continue text, in the terminal",
+                          "Without MODEL: the embedded default model. In the prompt, /help lists the commands;\n"
+                          "Ctrl-C stops an answer, Ctrl-D ends.");
+  sub.add_option("MODEL", o.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
+  option(sub, "-p,--prompt", o.prompt, "Answer this and end");
+  option(sub, "--system", o.system, "System message of a chat");
+  option(sub, "--chat-template", o.chat_template, "Jinja file instead of the model's own template");
+  flag(sub, "--raw", o.raw, "Continue text even where the model has a chat template");
+  add_answer_flags(sub, o);
+  add_sampling_flags(sub, o.sampling);
+  add_engine_flags(sub, o.engine, false, false);
+}
+
+void add_generate(CLI::App& app, GenerateOptions& o) {
+  CLI::App& sub = command(app, "generate", "Continue a prompt and end: text, ids and timings for scripts");
+  option(sub, "-p,--prompt", o.prompt, "Text to continue (special tokens in it stay text)");
+  option(sub, "--prompt-file", o.prompt_file, "File with the text to continue");
+  option(sub, "--token-ids", o.token_ids, "1,2,3 or @FILE.json: ids to continue, as they are");
+  option(sub, "--logprobs", o.logprobs, "With --json: log-probabilities of each token and of the N most likely")->check(whole(0, 1 << 20));
+  add_answer_flags(sub, o);
+  add_sampling_flags(sub, o.sampling);
+  add_engine_flags(sub, o.engine, true);
+}
+
+void add_eval(CLI::App& app, Parsed& p) {
+  CLI::App& eval = command(app, "eval", "Logits and perplexity of a model");
+  eval.require_subcommand(1);
+  CLI::App& logits = command(eval, "logits", "Write the logits of every position to a safetensors file");
+  option(logits, "--token-ids", p.eval_logits.token_ids, "1,2,3 or @FILE.json")->required();
+  option(logits, "--out", p.eval_logits.out, "File to write: logits F32 [T, vocab]")->required();
+  flag(logits, "--trace", p.eval_logits.trace, "Also hidden states, final norm and routing");
+  add_engine_flags(logits, p.eval_logits.engine, true);
+  CLI::App& perplexity = command(eval, "perplexity", "Perplexity of a text");
+  option(perplexity, "-f,--file", p.eval_perplexity.file, "UTF-8 text")->required();
+  option(perplexity, "--ctx", p.eval_perplexity.window, "Tokens per window; default: the context size")->check(whole(2, kMaxTokens));
+  add_engine_flags(perplexity, p.eval_perplexity.engine, true);
+}
+
+void add_looking(CLI::App& app, Parsed& p) {
+  CLI::App& inspect = command(app,
+                              "inspect",
+                              "Architecture, parameters, cache per token, memory plan",
+                              "MODEL may be a folder with nothing but config.json, or that file itself.");
+  inspect.add_option("MODEL", p.inspect.model, "Folder, config.json, or ORG/NAME[@REV] in the hub cache");
+  flag(inspect, "--cpu", p.inspect.cpu, "Show the processor, its kernel tables and limits instead");
+  option(inspect, "-c,--ctx-size", p.inspect.ctx_size, "Context of the memory plan; default: the model's, at most 32768")->check(whole(1, kMaxTokens));
+  option(inspect, "--cache-type", p.inspect.cache_type, "f16, bf16 or f32")->check(one_of({"f16", "bf16", "f32"}));
+  add_json(inspect, p.inspect.json);
+
+  CLI::App& verify = command(app, "verify", "Prove that nothing about a checkpoint is silently wrong: one line per check");
+  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache")->required();
+  option(verify, "-t,--threads", p.verify.engine.threads, "Threads")->check(whole(1, 1024));
+  add_json(verify, p.verify.engine.json);
+  add_quiet(verify, p.verify.engine.quiet);
+
+  CLI::App& doctor = command(app, "doctor", "What this machine can do, and what is wrong with its settings");
+  add_json(doctor, p.doctor.json);
+}
+
+void add_text(CLI::App& app, Parsed& p) {
+  CLI::App& tokenize = command(app,
+                               "tokenize",
+                               "Text to token ids, or ids to text",
+                               "Reads stdin unless -p is given. --jsonl: one JSON string per line in, one array of ids per line\n"
+                               "out; with --decode the other way round.");
+  option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, or ORG/NAME[@REV]")->required();
+  option(tokenize, "-p,--prompt", p.tokenize.prompt, "Text (or ids with --decode) instead of stdin");
+  flag(tokenize, "--decode", p.tokenize.decode, "Ids to text");
+  flag(tokenize, "--bos", p.tokenize.bos, "Put the BOS id first");
+  flag(tokenize, "--plain", p.tokenize.plain, "Recognise no special token: for untrusted text");
+  flag(tokenize, "--jsonl", p.tokenize.jsonl, "One JSON value per line");
+  add_json(tokenize, p.tokenize.json);
+
+  CLI::App& chat = command(app, "template", "The chat prompt that a model's template renders");
+  option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, or ORG/NAME[@REV]")->required();
+  option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")->required();
+  option(chat, "--chat-template", p.chat_template.chat_template, "Jinja file instead of the model's own template");
+  flag(chat, "--ids", p.chat_template.ids, "Token ids (as JSON) instead of text");
+  add_json(chat, p.chat_template.json);
+}
+
+void add_hub(CLI::App& app, Parsed& p) {
+  CLI::App& pull = command(app,
+                           "pull",
+                           "Download a model into the HuggingFace hub cache",
+                           "HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. Interrupted downloads resume.");
+  pull.add_option("NAME", p.pull.name, "ORG/NAME[@REV]")->required();
+  add_json(pull, p.pull.json);
+  add_quiet(pull, p.pull.quiet);
+  CLI::App& list = command(app, "list", "Models in the hub cache");
+  add_json(list, p.list.json);
+  CLI::App& rm = command(app, "rm", "Remove a model from the hub cache", "With @REV that revision only, else all of them.");
+  rm.add_option("NAME", p.rm.name, "ORG/NAME[@REV]")->required();
+  add_json(rm, p.rm.json);
+}
+
+std::unique_ptr<CLI::App> make_app(Parsed& p) {
+  auto app = std::make_unique<CLI::App>("Lathe runs DeepSeek-V2-family models: MLA and DeepSeekMoE, from file to text.", "lathe");
+  app->footer("lathe COMMAND --help tells more. Every option is also an environment variable, e.g. LATHE_THREADS for\n"
+              "--threads. Exit codes: 0 done, 1 failure, 2 usage, 3 the memory plan does not fit, 130/143 interrupted.");
+  app->get_formatter()->column_width(34);
+  app->require_subcommand(1);
+  app->set_version_flag("--version", [] {
+    return str("lathe ", LATHE_VERSION, " (", __VERSION__, ", kernels ", kernels().isa, ")");
+  });
+  add_run(*app, p.run);
+  add_generate(*app, p.generate);
+  add_looking(*app, p);
+  add_text(*app, p);
+  add_eval(*app, p);
+  add_hub(*app, p);
+  return app;
+}
+
+Error usage(const CLI::App& app, std::string message) {
+  // CLI11's messages may span lines; ours are one.
+  std::ranges::replace(message, '\n', ' ');
+  while (message.ends_with(' ') || message.ends_with('.')) message.pop_back();
+  std::string where;
+  for (const CLI::App* sub = &app; sub != nullptr;) {
+    const std::vector<CLI::App*> chosen = sub->get_subcommands();
+    sub = chosen.empty() ? nullptr : chosen.front();
+    if (sub != nullptr) where += (where.empty() ? "" : " ") + sub->get_name();
+  }
+  if (where.empty()) return {Errc::kInvalidArgument, str("command line: ", message, " (lathe --help lists the commands)")};
+  return {Errc::kInvalidArgument, str(where, ": ", message, " (see lathe ", where, " --help)")};
+}
+
+// What CLI11's declarative checks do not express.
+Status cross_check(const GenerateOptions& o) {
+  const int sources = o.prompt.has_value() + o.prompt_file.has_value() + o.token_ids.has_value();
+  if (sources == 1) return {};
+  return Error{Errc::kInvalidArgument,
+               str("generate: expected exactly one of --prompt, --prompt-file and --token-ids, found ", sources)};
+}
+
+Status cross_check(const TokenizeOptions& o) {
+  if (o.jsonl && o.prompt) return Error{Errc::kInvalidArgument, "tokenize: expected --jsonl or --prompt, found both"};
+  if (o.jsonl && o.json) return Error{Errc::kInvalidArgument, "tokenize: expected --jsonl or --json, found both"};
+  return {};
+}
+
+Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
+  const std::string name = app.get_subcommands().front()->get_name();
+  if (name == "run") return Command(p.run);
+  if (name == "generate") {
+    LATHE_TRY(cross_check(p.generate));
+    return Command(p.generate);
+  }
+  if (name == "inspect") {
+    if (p.inspect.model.empty() && !p.inspect.cpu) {
+      return Error{Errc::kInvalidArgument, "inspect: expected a MODEL or --cpu, found neither"};
+    }
+    return Command(p.inspect);
+  }
+  if (name == "verify") return Command(p.verify);
+  if (name == "doctor") return Command(p.doctor);
+  if (name == "tokenize") {
+    LATHE_TRY(cross_check(p.tokenize));
+    return Command(p.tokenize);
+  }
+  if (name == "template") return Command(p.chat_template);
+  if (name == "pull") return Command(p.pull);
+  if (name == "list") return Command(p.list);
+  if (name == "rm") return Command(p.rm);
+  const CLI::App* eval = app.get_subcommands().front();
+  if (eval->get_subcommands().front()->get_name() == "logits") return Command(p.eval_logits);
+  return Command(p.eval_perplexity);
+}
+
+}  // namespace
+
+Result<Command> parse_command_line(int argc, const char* const* argv) {
+  Parsed parsed;
+  const std::unique_ptr<CLI::App> app = make_app(parsed);
+  if (argc < 2) return Error{Errc::kInvalidArgument, "command line: expected a command, found none (lathe --help lists them)"};
+  try {
+    app->parse(argc, argv);
+  } catch (const CLI::CallForHelp&) {
+    return Command(Answered{app->help()});
+  } catch (const CLI::CallForVersion& version) {
+    return Command(Answered{std::string(version.what()) + "\n"});
+  } catch (const CLI::ParseError& error) {
+    return usage(*app, error.what());
+  }
+  return chosen_command(*app, parsed);
+}
+
+std::vector<std::string> all_options() {
+  Parsed parsed;
+  const std::unique_ptr<CLI::App> app = make_app(parsed);
+  std::vector<std::string> out;
+  const auto visit = [&out](const auto& self, const CLI::App* sub, const std::string& path) -> void {
+    for (const CLI::Option* o : sub->get_options()) {
+      if (o->get_name() != "--help") out.push_back(path + " " + o->get_name(o->get_positional()));
+    }
+    for (const CLI::App* child : sub->get_subcommands([](const CLI::App*) { return true; })) {
+      self(self, child, path + (path.empty() ? "" : " ") + child->get_name());
+    }
+  };
+  visit(visit, app.get(), "");
+  std::ranges::sort(out);
+  return out;
+}
+
+}  // namespace lathe::cli

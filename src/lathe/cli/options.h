@@ -1,0 +1,166 @@
+// The command line: argv and LATHE_* variables -> one typed struct per subcommand. What an option means is said here once;
+// a test lists all of them, so that adding one is a visible decision.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "lathe/base/result.h"
+
+namespace lathe::cli {
+
+// -m, -t, -c, --cache-type, --compute, --backend of every command that opens weights.
+struct EngineFlags {
+  std::string model;                      // folder, or ORG/NAME[@REV] in the hub cache; empty: the embedded default model
+  int64_t threads = 0;                    // 0: physical cores inside affinity and quota
+  int64_t ctx_size = 0;                   // 0: the model's, at most 32768
+  std::string cache_type;                 // "f16", "bf16", "f32"; empty: by `compute`
+  std::string compute = "auto";           // "auto", "f32"
+  std::string backend = "auto";           // "auto", "cpu"
+  bool json = false;                      // one JSON document on stdout
+  bool quiet = false;                     // warnings and errors only
+};
+
+// Unset values come from the model's generation_config.json.
+struct SamplingFlags {
+  std::optional<double> temperature;
+  std::optional<int64_t> top_k;
+  std::optional<double> top_p;
+  double min_p = 0.0;
+  std::optional<double> repetition_penalty;
+  double presence_penalty = 0.0;
+  double frequency_penalty = 0.0;
+  std::optional<uint64_t> seed;           // unset: a random one
+  std::vector<std::string> logit_bias;    // ID=BIAS each
+};
+
+struct RunOptions {
+  EngineFlags engine;
+  SamplingFlags sampling;
+  std::optional<std::string> prompt;      // -p: answer this and end
+  std::optional<std::string> system;      // system message of a chat
+  std::optional<std::string> chat_template;  // file that overrides the model's template
+  bool raw = false;                       // continue text even where the model has a chat template
+  std::optional<int64_t> max_tokens;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+};
+
+struct GenerateOptions {
+  EngineFlags engine;
+  SamplingFlags sampling;
+  std::optional<std::string> prompt;
+  std::optional<std::string> prompt_file;
+  std::optional<std::string> token_ids;   // "1,2,3" or "@FILE.json"
+  std::optional<int64_t> max_tokens;
+  std::vector<std::string> stop;
+  bool ignore_eos = false;
+  std::optional<int64_t> logprobs;
+};
+
+struct InspectOptions {
+  std::string model;                      // folder, config.json, or name; empty with cpu
+  bool json = false;
+  bool cpu = false;                       // processor, kernel tables and limits instead of a model
+  int64_t ctx_size = 0;
+  std::string cache_type = "f16";
+};
+
+struct VerifyOptions {
+  EngineFlags engine;
+};
+
+struct TokenizeOptions {
+  std::string model;
+  std::optional<std::string> prompt;      // else stdin
+  bool decode = false;
+  bool bos = false;
+  bool plain = false;                     // no added token recognised
+  bool json = false;
+  bool jsonl = false;
+};
+
+struct TemplateOptions {
+  std::string model;
+  std::string messages;                   // file, or "-" for stdin
+  std::optional<std::string> chat_template;
+  bool ids = false;
+  bool json = false;
+};
+
+struct EvalLogitsOptions {
+  EngineFlags engine;
+  std::string token_ids;
+  std::string out;
+  bool trace = false;
+};
+
+struct EvalPerplexityOptions {
+  EngineFlags engine;
+  std::string file;
+  int64_t window = 0;                     // --ctx; 0: the context size
+};
+
+struct PullOptions {
+  std::string name;
+  bool json = false;
+  bool quiet = false;
+};
+
+struct ListOptions {
+  bool json = false;
+};
+
+struct RmOptions {
+  std::string name;
+  bool json = false;
+};
+
+struct DoctorOptions {
+  bool json = false;
+};
+
+// What was already answered while parsing: help or version text for stdout.
+struct Answered {
+  std::string text;
+};
+
+using Command = std::variant<Answered,
+                             RunOptions,
+                             GenerateOptions,
+                             InspectOptions,
+                             VerifyOptions,
+                             TokenizeOptions,
+                             TemplateOptions,
+                             EvalLogitsOptions,
+                             EvalPerplexityOptions,
+                             PullOptions,
+                             ListOptions,
+                             RmOptions,
+                             DoctorOptions>;
+
+// kInvalidArgument with a one-line message for anything that does not parse: exit code 2.
+Result<Command> parse_command_line(int argc, const char* const* argv);
+
+// Every option of every subcommand as "command --option", sorted; what the options test lists.
+std::vector<std::string> all_options();
+
+// One function per subcommand, each in its own file. They return the exit code; errors have been printed.
+int run_run(const RunOptions& options);
+int run_generate(const GenerateOptions& options);
+int run_inspect(const InspectOptions& options);
+int run_verify(const VerifyOptions& options);
+int run_tokenize(const TokenizeOptions& options);
+int run_template(const TemplateOptions& options);
+int run_eval_logits(const EvalLogitsOptions& options);
+int run_eval_perplexity(const EvalPerplexityOptions& options);
+int run_pull(const PullOptions& options);
+int run_list(const ListOptions& options);
+int run_rm(const RmOptions& options);
+int run_doctor(const DoctorOptions& options);
+
+}  // namespace lathe::cli

@@ -1,0 +1,86 @@
+// The command line as a contract: every option is listed here, so that adding one is a visible decision.
+#include "lathe/cli/options.h"
+
+#include <gtest/gtest.h>
+
+namespace lathe::cli {
+namespace {
+
+Result<Command> parse(std::vector<const char*> arguments) {
+  arguments.insert(arguments.begin(), "lathe");
+  return parse_command_line(static_cast<int>(arguments.size()), arguments.data());
+}
+
+TEST(Options, HelpIsAnsweredOnEveryLevel) {
+  for (const char* command : {"run", "generate", "inspect", "verify", "tokenize", "template", "eval", "pull", "list", "rm", "doctor"}) {
+    const Result<Command> parsed = parse({command, "--help"});
+    ASSERT_TRUE(parsed.has_value()) << command;
+    const auto* answered = std::get_if<Answered>(&*parsed);
+    ASSERT_NE(answered, nullptr) << command;
+    EXPECT_NE(answered->text.find("--help"), std::string::npos) << command;
+  }
+  EXPECT_TRUE(parse({"--help"}).has_value());
+  EXPECT_TRUE(parse({"--version"}).has_value());
+}
+
+TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
+  const std::vector<std::vector<const char*>> cases{{},
+                                                    {"fly"},
+                                                    {"generate"},
+                                                    {"generate", "-m", "x", "-p", "a", "--token-ids", "1"},
+                                                    {"generate", "-m", "x", "-p", "a", "--top-k", "-1"},
+                                                    {"generate", "-m", "x", "-p", "a", "--temperature", "nan"},
+                                                    {"generate", "-m", "x", "-p", "a", "-n", "1e3"},
+                                                    {"generate", "-m", "x", "-p", "a", "--cache-type", "q3"},
+                                                    {"generate", "-m", "x", "-p", "a", "--threads", "0"},
+                                                    {"generate", "-m", "x", "-p", "a", "--bogus"},
+                                                    {"tokenize", "-m", "x", "--jsonl", "-p", "a"},
+                                                    {"inspect"},
+                                                    {"eval"},
+                                                    {"eval", "logits", "-m", "x"}};
+  for (const std::vector<const char*>& arguments : cases) {
+    const Result<Command> parsed = parse(arguments);
+    ASSERT_FALSE(parsed.has_value()) << (arguments.empty() ? "" : arguments.back());
+    EXPECT_EQ(parsed.error().code, Errc::kInvalidArgument);
+    EXPECT_EQ(parsed.error().message.find('\n'), std::string::npos) << parsed.error().message;
+    if (arguments.size() > 1) EXPECT_TRUE(parsed.error().message.starts_with(arguments.front())) << parsed.error().message;
+  }
+}
+
+TEST(Options, ValuesReachTheirFields) {
+  const Result<Command> parsed = parse({"generate", "-m", "dir", "--token-ids", "1,2", "-n", "7", "--temperature", "0", "--top-k", "5",
+                                        "--top-p", "0.9", "--min-p", "0.1", "--seed", "42", "--stop", "a", "--stop", "b", "--ignore-eos",
+                                        "--json", "-t", "2", "-c", "100", "--cache-type", "bf16", "--compute", "f32", "--logprobs", "3"});
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  const auto& o = std::get<GenerateOptions>(*parsed);
+  EXPECT_EQ(o.engine.model, "dir");
+  EXPECT_EQ(o.token_ids, "1,2");
+  EXPECT_EQ(o.max_tokens, 7);
+  EXPECT_EQ(o.sampling.temperature, 0.0);
+  EXPECT_EQ(o.sampling.top_k, 5);
+  EXPECT_EQ(o.sampling.top_p, 0.9);
+  EXPECT_EQ(o.sampling.min_p, 0.1);
+  EXPECT_EQ(o.sampling.seed, 42U);
+  EXPECT_EQ(o.stop, (std::vector<std::string>{"a", "b"}));
+  EXPECT_TRUE(o.ignore_eos);
+  EXPECT_TRUE(o.engine.json);
+  EXPECT_EQ(o.engine.threads, 2);
+  EXPECT_EQ(o.engine.ctx_size, 100);
+  EXPECT_EQ(o.engine.cache_type, "bf16");
+  EXPECT_EQ(o.engine.compute, "f32");
+  EXPECT_EQ(o.logprobs, 3);
+}
+
+TEST(Options, VariablesFillInAndTheCommandLineWins) {
+  ::setenv("LATHE_THREADS", "3", 1);  // NOLINT(concurrency-mt-unsafe)
+  ::setenv("LATHE_MAX_TOKENS", "9", 1);  // NOLINT(concurrency-mt-unsafe)
+  const Result<Command> parsed = parse({"generate", "-m", "dir", "-p", "x", "-n", "4"});
+  ::unsetenv("LATHE_THREADS");  // NOLINT(concurrency-mt-unsafe)
+  ::unsetenv("LATHE_MAX_TOKENS");  // NOLINT(concurrency-mt-unsafe)
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  EXPECT_EQ(std::get<GenerateOptions>(*parsed).engine.threads, 3);
+  EXPECT_EQ(std::get<GenerateOptions>(*parsed).max_tokens, 4);
+}
+
+}  // namespace
+}  // namespace lathe::cli

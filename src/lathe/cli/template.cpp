@@ -1,0 +1,45 @@
+// lathe template: the rendered chat prompt of a model.
+#include "lathe/base/json.h"
+#include "lathe/cli/common.h"
+#include "lathe/runtime/prompt.h"
+
+namespace lathe::cli {
+
+namespace {
+
+Status render(const TemplateOptions& o) {
+  LATHE_TRY(const std::filesystem::path folder, model_folder(o.model));
+  LATHE_TRY(const Tokenizer tokenizer, Tokenizer::open(folder));
+  Json request;
+  if (o.messages == "-") {
+    LATHE_TRY(const std::string text, read_stdin());
+    LATHE_TRY(request, parse_json(text));
+  } else {
+    LATHE_TRY(request, read_json(o.messages));
+  }
+  std::optional<std::filesystem::path> override_file;
+  if (o.chat_template) override_file = *o.chat_template;
+  LATHE_TRY(const ChatTemplate chat_template, open_chat_template(tokenizer, override_file));
+  LATHE_TRY(const Json variables, template_variables(tokenizer, request));
+  if (o.ids || o.json) {
+    LATHE_TRY(const std::vector<int32_t> ids, encode_chat(tokenizer, chat_template, variables));
+    const Json list = Json::list(std::vector<int64_t>(ids.begin(), ids.end()));
+    if (!o.json) return write_stdout(list.dump() + "\n");
+    LATHE_TRY(const std::string text, chat_template.render(variables));
+    Json out = Json::object();
+    out.set("text", text);
+    out.set("ids", list);
+    return write_json(out);
+  }
+  LATHE_TRY(const std::string text, chat_template.render(variables));
+  return write_stdout(text);
+}
+
+}  // namespace
+
+int run_template(const TemplateOptions& options) {
+  const Status status = render(options);
+  return status ? kExitOk : report(status.error());
+}
+
+}  // namespace lathe::cli
