@@ -13,7 +13,7 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kTileRows = 4;
 constexpr int kTileTokens = 6;
-constexpr int kVectorRows = 8;   // rows in flight for a single token
+constexpr int kVectorRows = 4;   // rows in flight for a single token
 constexpr int kTileColumns = 4;  // vectors of columns in gemm_transposed
 #else
 constexpr int kTileRows = 3;
@@ -117,8 +117,7 @@ LATHE_INLINE void tile_step_first(Tile<kRows, kTokens>& tile,
 
 // Adds columns [begin, end) of rows row, row + 1, ... times tokens to the tile; begin is a multiple of 128, and end is
 // too unless it is the last column. x: the first token at column 0. The weights `ahead` rows further down
-// and the inputs `x_ahead` floats further on are prefetched (0: none). E4M3 needs scales that scales_are_moderate()
-// accepts.
+// are prefetched (0: none). E4M3 needs scales that scales_are_moderate() accepts.
 template <DType kType, int kRows, int kTokens>
 LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            const Weights& weights,
@@ -127,8 +126,7 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            int64_t end,
                            const float* x,
                            int64_t x_stride,
-                           int64_t ahead,
-                           int64_t x_ahead) {
+                           int64_t ahead) {
   constexpr int64_t kBytes = element_bytes(kType);
   constexpr int kStepsPerLine = static_cast<int>(64 / (kLanes * kBytes));
   const std::byte* w[kRows];
@@ -154,10 +152,6 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
         for (int i = 0; i < kRows; ++i) {
           prefetch(reinterpret_cast<uintptr_t>(w[i]) + static_cast<uintptr_t>(k * kBytes + ahead * weights.stride));
         }
-      }
-      if (x_ahead != 0) {
-        LATHE_UNROLL
-        for (int t = 0; t < kTokens; ++t) prefetch(reinterpret_cast<uintptr_t>(x + k + t * x_stride + x_ahead));
       }
       LATHE_UNROLL
       for (int s = 0; s < kStepsPerLine; ++s) {
@@ -196,7 +190,7 @@ void gemm_tile(const GemmArgs& args, const Weights& weights, int64_t row, int64_
   }
   const int64_t ahead = row + 2 * kRows <= args.row_end ? kRows : 0;
   const float* x = args.x + token * args.x_stride;
-  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead, 0);
+  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead);
   tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
 }
 
@@ -277,10 +271,9 @@ struct PanelSlice {
   int64_t end;
 };
 
-// One tile over the slice, continuing from and leaving its sums in `sum`, or finishing into y. The inputs x_ahead
-// floats further on are prefetched (0: none).
+// One tile over the slice, continuing from and leaving its sums in `sum`, or finishing into y.
 template <int kRows, int kTokens>
-void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64_t token, int64_t x_ahead) {
+void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64_t token) {
   Tile<kRows, kTokens> tile;
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -289,7 +282,7 @@ void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64
       tile.sum[i][t] = slice.begin == 0 ? zero() : load(sum + (i * kTokens + t) * kLanes);
   }
   const float* x = args.x + token * args.x_stride + slice.begin;
-  tile_run<DType::kF32>(tile, slice.weights, 0, 0, slice.end - slice.begin, x, args.x_stride, 0, x_ahead);
+  tile_run<DType::kF32>(tile, slice.weights, 0, 0, slice.end - slice.begin, x, args.x_stride, 0);
   if (slice.end == args.w.cols) {
     tile_finish(tile, args.y + token * args.y_stride + (slice.row - args.row_begin), args.y_stride, args.accumulate);
     return;
@@ -305,7 +298,7 @@ void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64
 template <int kRows, int kTokens = kTileTokens - 1>
 LATHE_INLINE void panel_rest(const GemmArgs& args, const PanelSlice& slice, float* sum, int64_t token, int64_t count) {
   if constexpr (kTokens > 0) {
-    if (count == kTokens) return panel_tile<kRows, kTokens>(args, slice, sum, token, 0);
+    if (count == kTokens) return panel_tile<kRows, kTokens>(args, slice, sum, token);
     panel_rest<kRows, kTokens - 1>(args, slice, sum, token, count);
   }
 }
@@ -328,8 +321,7 @@ void gemm_panel(const GemmArgs& args, const Weights& weights, int64_t row) {
       int64_t token = group;
       for (; token + kTileTokens <= group_end; token += kTileTokens) {
         float* sum = panel.sum[(token - group) / kTileTokens];
-        const int64_t x_ahead = token + 2 * kTileTokens <= group_end ? kTileTokens * args.x_stride : 0;
-        panel_tile<kRows, kTileTokens>(args, slice, sum, token, x_ahead);
+        panel_tile<kRows, kTileTokens>(args, slice, sum, token);
       }
       float* sum = panel.sum[(token - group) / kTileTokens];
       panel_rest<kRows>(args, slice, sum, token, group_end - token);
