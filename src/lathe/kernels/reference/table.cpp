@@ -153,7 +153,7 @@ void from_float(DType dtype, const float* source, void* out, int64_t n) {
   auto* bytes = static_cast<std::byte*>(out);
   switch (dtype) {
     case DType::kF32:
-      std::memmove(out, source, static_cast<size_t>(4 * n));
+      if (n > 0) std::memmove(out, source, static_cast<size_t>(4 * n));  // null only when there is nothing
       return;
     case DType::kBF16:
     case DType::kF16:
