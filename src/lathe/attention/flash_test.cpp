@@ -1,0 +1,259 @@
+// flash_attention against plain double arithmetic, and the independence of a result from everything but its own
+// context.
+#include "lathe/attention/flash.h"
+
+#include <gtest/gtest.h>
+
+#include <deque>
+
+#include "support/compare.h"
+#include "support/kernels.h"
+#include "support/paged_cache.h"
+
+namespace lathe {
+namespace {
+
+using testing::CpuBench;
+using testing::PagedCache;
+
+struct Span {
+  int64_t position;
+  int64_t tokens;
+};
+
+struct Shape {
+  int64_t kv_heads = 1;
+  int64_t heads_per_group = 1;
+  int64_t key_cols = 8;
+  int64_t value_cols = 8;
+  bool shared = false;  // values are the first columns of the keys, as in absorbed MLA
+  DType dtype = DType::kF32;
+
+  int64_t heads() const { return kv_heads * heads_per_group; }
+};
+
+// Sequences with random caches and queries, packed into one batch.
+struct Batch {
+  Shape shape;
+  std::deque<PagedCache> caches;
+  std::vector<AttentionSegment> segments;
+  std::vector<FlashGroup> groups;
+  std::vector<float> q;
+  std::vector<float> out;
+  int64_t tokens = 0;
+
+  FlashProblem problem() {
+    return {.segments = segments,
+            .groups = groups,
+            .num_heads = shape.heads(),
+            .key_cols = shape.key_cols,
+            .value_cols = shape.value_cols,
+            .scale = 0.35F,
+            .q = q.data(),
+            .out = out.data()};
+  }
+
+  size_t row_floats() const { return static_cast<size_t>(shape.heads() * shape.value_cols); }
+};
+
+int64_t row_elements(const Shape& shape) {
+  return shape.kv_heads * (shape.shared ? shape.key_cols : shape.key_cols + shape.value_cols);
+}
+
+Batch make_batch(const Shape& shape, const std::vector<Span>& spans, uint64_t seed, uint64_t shuffle_seed = 0) {
+  Batch batch{.shape = shape, .caches = {}, .segments = {}, .groups = {}, .q = {}, .out = {}, .tokens = 0};
+  Rng rng(seed);
+  for (const Span& span : spans) {
+    const int64_t end = span.position + span.tokens;
+    PagedCache& cache = batch.caches.emplace_back(shape.dtype, row_elements(shape), end, seed + shuffle_seed);
+    for (int64_t p = 0; p < end; ++p) cache.store(p, testing::random_floats(rng, row_elements(shape)).data());
+    batch.segments.push_back({.first_row = batch.tokens,
+                              .tokens = span.tokens,
+                              .position = span.position,
+                              .expanded_until = 0,
+                              .cache = cache.view()});
+    batch.tokens += span.tokens;
+  }
+  for (int64_t g = 0; g < shape.kv_heads; ++g) {
+    batch.groups.push_back(
+        {.first_head = g * shape.heads_per_group,
+         .heads = shape.heads_per_group,
+         .key_first = g * shape.key_cols,
+         .value_first = shape.shared ? g * shape.key_cols : shape.kv_heads * shape.key_cols + g * shape.value_cols});
+  }
+  batch.q = testing::random_floats(rng, batch.tokens * shape.heads() * shape.key_cols);
+  batch.out.assign(static_cast<size_t>(batch.tokens) * batch.row_floats(), std::nanf(""));
+  return batch;
+}
+
+void run(Batch& batch, int threads, const KernelTable& kernels = lathe::kernels()) {
+  CpuBench bench(threads, flash_scratch_floats(batch.shape.key_cols, batch.shape.value_cols, threads), kernels);
+  flash_attention(bench.context(), batch.problem());
+}
+
+// Lengths at the edges of a page, of a split, and of two splits.
+constexpr int64_t kLengths[] = {1, 2, 63, 64, 65, 128, 511, 512, 513, 1023, 1024, 1025};
+
+int64_t pick_length(Rng& rng) {
+  return kLengths[rng.next_int(0, static_cast<int64_t>(std::size(kLengths)) - 1)];
+}
+
+Shape random_shape(Rng& rng) {
+  constexpr DType kTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+  Shape shape{.kv_heads = rng.next_int(1, 3),
+              .heads_per_group = rng.next_int(1, 5),
+              .key_cols = rng.next_int(1, 40),
+              .value_cols = rng.next_int(1, 40),
+              .shared = rng.next_int(0, 1) == 1,
+              .dtype = kTypes[rng.next_int(0, 2)]};
+  if (shape.shared) shape.value_cols = std::min(shape.value_cols, shape.key_cols);
+  return shape;
+}
+
+class FlashOnEveryTable : public ::testing::TestWithParam<const KernelTable*> {};
+
+TEST_P(FlashOnEveryTable, RandomShapesMatchPlainAttention) {
+  for (uint64_t seed = 1; seed <= 24; ++seed) {
+    Rng rng(seed);
+    const Shape shape = random_shape(rng);
+    std::vector<Span> spans;
+    for (int64_t i = rng.next_int(1, 3); i > 0; --i) {
+      const int64_t end = pick_length(rng);
+      const int64_t tokens = std::min(end, rng.next_int(1, 9));
+      spans.push_back({end - tokens, tokens});
+    }
+    SCOPED_TRACE(str("seed ",
+                     seed,
+                     ", ",
+                     shape.kv_heads,
+                     " x ",
+                     shape.heads_per_group,
+                     " heads, ",
+                     shape.key_cols,
+                     "/",
+                     shape.value_cols,
+                     " columns, ",
+                     dtype_name(shape.dtype),
+                     ", first at ",
+                     spans.front().position));
+    Batch batch = make_batch(shape, spans, seed);
+    run(batch, 2, *GetParam());
+    testing::expect_close(
+        batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, testing::tol::kF32Reduction);
+  }
+}
+
+// More (token, head, split) results than one round of tasks holds, so that queries are carried from round to round.
+TEST_P(FlashOnEveryTable, LongPromptsNeedSeveralRounds) {
+  const Shape shape{.kv_heads = 1, .heads_per_group = 7, .key_cols = 12, .value_cols = 5, .shared = true};
+  Batch batch = make_batch(shape, {{1000, 120}, {0, 40}, {1500, 60}}, 5);
+  run(batch, 3, *GetParam());
+  testing::expect_close(
+      batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, testing::tol::kF32Reduction);
+}
+
+// Scores in the hundreds, which exp cannot take, and one that outweighs all others in a late tile.
+TEST_P(FlashOnEveryTable, LargeScoresNeitherOverflowNorVanish) {
+  const Shape shape{.kv_heads = 1, .heads_per_group = 2, .key_cols = 4, .value_cols = 3};
+  Batch batch = make_batch(shape, {{699, 1}}, 9);
+  for (float& q : batch.q) q *= 400.0F;
+  run(batch, 1, *GetParam());
+  testing::expect_close(
+      batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, testing::tol::kF32Reduction);
+
+  std::vector<float> row(7, 0.0F);
+  row[0] = 1.0F, row[4] = 3.0F, row[5] = -4.0F, row[6] = 5.0F;
+  batch.caches.front().store(690, row.data());
+  std::ranges::fill(batch.q, 0.0F);
+  batch.q[0] = batch.q[4] = 1e6F;
+  for (int64_t p = 0; p < 700; ++p) {
+    if (p == 690) continue;
+    const std::vector<float> zero(7, -1.0F);
+    batch.caches.front().store(p, zero.data());
+  }
+  run(batch, 1, *GetParam());
+  testing::expect_same_bits(batch.out, std::vector<float>{3.0F, -4.0F, 5.0F, 3.0F, -4.0F, 5.0F});
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables,
+                         FlashOnEveryTable,
+                         ::testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
+                         testing::table_name);
+
+// Output rows of segment `i`.
+std::vector<float> rows_of(const Batch& batch, size_t i) {
+  const AttentionSegment& segment = batch.segments[i];
+  const auto begin = batch.out.begin() + segment.first_row * static_cast<int64_t>(batch.row_floats());
+  return {begin, begin + segment.tokens * static_cast<int64_t>(batch.row_floats())};
+}
+
+TEST(Flash, CompanionsInTheBatchChangeNoBit) {
+  for (uint64_t seed = 1; seed <= 8; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed);
+    const Shape shape = random_shape(rng);
+    Batch together = make_batch(shape, {{0, 1}, {510, 5}, {64, 7}, {1024, 1}, {0, 70}}, seed);
+    run(together, 2);
+    for (size_t i = 0; i < together.segments.size(); ++i) {
+      SCOPED_TRACE(i);
+      AttentionSegment segment = together.segments[i];
+      Batch alone{.shape = shape,
+                  .caches = {},
+                  .segments = {},
+                  .groups = together.groups,
+                  .q = {},
+                  .out = {},
+                  .tokens = segment.tokens};
+      const int64_t q_row = shape.heads() * shape.key_cols;
+      const auto q = together.q.begin() + segment.first_row * q_row;
+      alone.q.assign(q, q + segment.tokens * q_row);
+      alone.out.resize(static_cast<size_t>(segment.tokens) * alone.row_floats());
+      segment.first_row = 0;
+      alone.segments = {segment};
+      run(alone, 1);
+      testing::expect_same_bits(alone.out, rows_of(together, i));
+    }
+  }
+}
+
+TEST(Flash, ChunksOfAPromptChangeNoBit) {
+  const Shape shape{.kv_heads = 2, .heads_per_group = 3, .key_cols = 10, .value_cols = 6, .dtype = DType::kF16};
+  Batch whole = make_batch(shape, {{450, 130}}, 3);
+  run(whole, 2);
+  for (const int64_t chunk : {1, 9, 62, 64, 100}) {
+    SCOPED_TRACE(chunk);
+    Batch parts = make_batch(shape, {{450, 130}}, 3);
+    const AttentionSegment all = parts.segments.front();
+    for (int64_t begin = 0; begin < all.tokens; begin += chunk) {
+      AttentionSegment part = all;
+      part.first_row += begin;
+      part.position += begin;
+      part.tokens = std::min(chunk, all.tokens - begin);
+      parts.segments = {part};
+      run(parts, 1);
+    }
+    testing::expect_same_bits(parts.out, whole.out);
+  }
+}
+
+TEST(Flash, PageOrderAndThreadsChangeNoBit) {
+  const Shape shape{.kv_heads = 1, .heads_per_group = 16, .key_cols = 24, .value_cols = 16, .shared = true};
+  Batch first = make_batch(shape, {{700, 3}, {70, 1}}, 4, 0);
+  run(first, 1);
+  for (uint64_t order = 1; order <= 4; ++order) {
+    Batch other = make_batch(shape, {{700, 3}, {70, 1}}, 4, order);
+    run(other, static_cast<int>(order));
+    testing::expect_same_bits(other.out, first.out);
+  }
+}
+
+TEST(Flash, NothingToDoIsDone) {
+  Batch empty = make_batch({}, {}, 1);
+  run(empty, 2);
+  Batch no_tokens = make_batch({}, {{5, 0}}, 1);
+  run(no_tokens, 2);
+  EXPECT_TRUE(no_tokens.out.empty());
+}
+
+}  // namespace
+}  // namespace lathe
