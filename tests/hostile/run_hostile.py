@@ -3,9 +3,9 @@
 
   run_hostile.py --program build/lathe [--jobs 2] [--only TEXT ...] [--keep FOLDER] [--sanitized]
 
-For every case: no signal, no time-out, no memory beyond the model plus 512 MB; after an error exactly one line that begins
-with `lathe: error:`, last on stderr, free of control characters, not longer than 1000 bytes, naming what the case says; the
-exit code the case allows. Exit 0 when every case passes.
+For every case: no signal, no time-out, no memory beyond the model plus 512 MB; after an error exactly one line that
+begins with `lathe: error:`, last on stderr, free of control characters, not longer than 1000 bytes, naming what the case
+says; the exit code the case allows. Exit 0 when every case passes.
 """
 
 import argparse

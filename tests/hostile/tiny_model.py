@@ -1,7 +1,7 @@
 """Two tiny valid models that the hostile cases break one piece at a time. Standard library only; same bytes every time.
 
-A Model holds the parts of a model folder as plain Python values; `write` makes the folder. `files` overrides: a file name
-maps to bytes, to None (not written) or to a function that gets the path (links, pipes, folders).
+A Model holds the parts of a model folder as plain Python values; `write` makes the folder. `files` overrides: a file
+name maps to bytes, to None (not written) or to a function that gets the path (links, pipes, folders).
 """
 
 import copy
