@@ -66,10 +66,13 @@ std::string quoted(std::string_view text, size_t limit) {
     const auto byte = static_cast<unsigned char>(text[begin]);
     // C1 controls (U+0080..U+009F) move a terminal's cursor as the ASCII ones do.
     const bool control = code_point < 0x20 || (code_point >= 0x7f && code_point < 0xa0);
+    // Line separators and direction overrides make a terminal show another text than the one that is there.
+    const bool misleading =
+        (code_point >= 0x2028 && code_point <= 0x202e) || (code_point >= 0x2066 && code_point <= 0x2069);
     if (valid && (byte == '"' || byte == '\\')) {
       out += '\\';
       out += text[begin];
-    } else if (valid && !control) {
+    } else if (valid && !control && !misleading) {
       out += text.substr(begin, position - begin);
     } else {
       for (size_t i = begin; i < position; ++i) append_hex_escape(out, static_cast<unsigned char>(text[i]));

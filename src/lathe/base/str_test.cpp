@@ -66,6 +66,8 @@ TEST(Quoted, EscapesWhatWouldDisturbATerminal) {
   EXPECT_EQ(quoted(std::string_view("\x1b[2J\n\0x", 7)), R"("\x1b[2J\x0a\x00x")");
   EXPECT_EQ(quoted("\x7f\xc2\x9b"), R"("\x7f\xc2\x9b")");
   EXPECT_EQ(quoted("\xff\xe2\x82"), R"("\xff\xe2\x82")");
+  EXPECT_EQ(quoted("a\xe2\x80\xae\xe2\x80\xa8"),
+            R"("a\xe2\x80\xae\xe2\x80\xa8")");  // direction override, line separator
   EXPECT_EQ(quoted("größe €"), "\"größe €\"");
 }
 
