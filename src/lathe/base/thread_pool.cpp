@@ -20,6 +20,7 @@ namespace lathe {
 namespace {
 
 constexpr int kMaxThreads = 1024;
+constexpr uint32_t kClaimed = 0;  // no ticket
 
 void relax() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -122,15 +123,27 @@ Range part_of(int64_t count, int64_t parts, int64_t index) {
 }  // namespace
 
 struct ThreadPool::State {
-  // What one worker is asked to do. `ticket` counts its jobs; the fields beside it are written before it. Two cache
-  // lines, because processors fetch lines in pairs.
+  // What one worker is asked to do. `ticket` counts its jobs; the fields beside it are written before it. Whoever turns
+  // `claim` from the ticket to kClaimed runs the part: the worker, or the caller when the worker did not get a processor
+  // in time, so that a busy machine delays a run by at most the parts that are being computed. Two cache lines,
+  // because processors fetch lines in pairs.
   struct alignas(128) Worker {
     WaitWord ticket;
+    std::atomic<uint32_t> claim{kClaimed};
     bool stop = false;
     Function function = nullptr;
     const void* context = nullptr;
     Range range{0, 0};
     uint32_t issued = 0;  // the caller's copy of the ticket
+
+    bool take(uint32_t wanted) {
+      return claim.compare_exchange_strong(wanted, kClaimed, std::memory_order_acq_rel, std::memory_order_relaxed);
+    }
+
+    uint32_t next_ticket() {
+      if (++issued == kClaimed) ++issued;
+      return issued;
+    }
   };
 
   explicit State(int thread_count) : workers(static_cast<size_t>(thread_count)) {}
@@ -140,7 +153,10 @@ struct ThreadPool::State {
     uint32_t seen = 0;
     while (true) {
       seen = worker.ticket.wait(spin, [seen](uint32_t ticket) { return ticket != seen; });
-      if (worker.stop) return;
+      if (!worker.take(seen)) {
+        if (worker.stop) return;
+        continue;
+      }
       worker.function(worker.context, worker.range.begin, worker.range.end, thread);
       remaining.count_down();
     }
@@ -181,7 +197,7 @@ ThreadPool::~ThreadPool() {
   for (size_t i = 0; i < state_->threads.size(); ++i) {
     State::Worker& worker = state_->workers[i + 1];
     worker.stop = true;
-    worker.ticket.set(++worker.issued);
+    worker.ticket.set(worker.next_ticket());
   }
   for (std::thread& thread : state_->threads) thread.join();
 }
@@ -204,10 +220,18 @@ void ThreadPool::run_erased(int64_t count, int64_t grain, Function function, con
     worker.function = function;
     worker.context = context;
     worker.range = part_of(count, parts, i);
-    worker.ticket.set(++worker.issued);
+    const uint32_t ticket = worker.next_ticket();
+    worker.claim.store(ticket, std::memory_order_release);
+    worker.ticket.set(ticket);
   }
   const Range own = part_of(count, parts, 0);
   function(context, own.begin, own.end, 0);
+  for (int64_t i = 1; i < parts; ++i) {
+    State::Worker& worker = state.workers[static_cast<size_t>(i)];
+    if (!worker.take(worker.issued)) continue;
+    function(context, worker.range.begin, worker.range.end, 0);
+    state.remaining.count_down();
+  }
   state.remaining.wait(state.spin, [](uint32_t left) { return left == 0; });
 }
 
