@@ -14,7 +14,7 @@ namespace {
 constexpr size_t kMaxSourceBytes = size_t{1} << 20;
 // Strings a rendering may build or search in all, as a multiple of the output: a template handles each message a
 // few times before it is printed.
-constexpr int64_t kWorkPerOutputByte = 32;
+constexpr int64_t kWorkPerOutputByte = 16;
 
 std::tm local_now() {
   const std::time_t now = std::time(nullptr);

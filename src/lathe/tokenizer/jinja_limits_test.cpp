@@ -33,7 +33,7 @@ std::string refusal(std::string_view source,
 }
 
 constexpr const char* kSteps = "line 1: template takes more than 1000000 steps";
-constexpr const char* kBytes = "line 1: template handles more than 134217728 bytes of strings";
+constexpr const char* kBytes = "line 1: template handles more than 67108864 bytes of strings";
 constexpr const char* kNesting = "line 1: the template nests deeper than 64";
 
 TEST(JinjaLimits, Steps) {

@@ -120,7 +120,7 @@ Result<Value> repeat(Context& context, const Value& sequence, int64_t count) {
   const std::vector<Value>& items = sequence.list()->items;
   int64_t total = 0;
   if (__builtin_mul_overflow(count, static_cast<int64_t>(items.size()), &total)) total = INT64_MAX;
-  LATHE_TRY(context.budget.steps(total));
+  LATHE_TRY(context.budget.steps(total / static_cast<int64_t>(kElementsPerStep)));
   std::vector<Value> out;
   out.reserve(static_cast<size_t>(total));
   for (int64_t i = 0; !items.empty() && i < count; ++i) out.insert(out.end(), items.begin(), items.end());
@@ -138,7 +138,6 @@ Result<Value> add_sequences(Context& context, const Value& a, const Value& b) {
     out.append(b.text());
     return make_text(out);
   }
-  LATHE_TRY(context.budget.steps(static_cast<int64_t>(a.list()->items.size() + b.list()->items.size())));
   std::vector<Value> items = a.list()->items;
   items.insert(items.end(), b.list()->items.begin(), b.list()->items.end());
   return make_list(context, std::move(items), a.list()->form);

@@ -89,7 +89,11 @@ void append_escaped(const Text& text, TextBuilder& out, Escape escape) {
     escaped.reserve(piece.size() + 8);
     for (size_t at = 0, size = 0; at < piece.size(); at += size) {
       const char32_t c = character_at(piece, at, size);
-      escape(escaped, c, piece.substr(at, size));
+      if (c >= 0x20 && c < 0x7f && c != '\\' && c != '"' && c != '\'') {
+        escaped += static_cast<char>(c);
+      } else {
+        escape(escaped, c, piece.substr(at, size));
+      }
     }
     out.append(escaped, literal);
   });

@@ -69,6 +69,32 @@ Result<Value> split_words(Context& context, const Text& text, int64_t limit, Fro
   return make_list(context, std::move(parts));
 }
 
+Result<std::vector<Value>> lines_of(Context& context, const Text& text, bool keep_ends) {
+  const std::string_view bytes = text.bytes;
+  LATHE_TRY(context.budget.bytes(bytes.size()));
+  std::vector<Value> lines;
+  size_t begin = 0;
+  for (size_t at = 0; at < bytes.size();) {
+    size_t size = 0;
+    const char32_t c = character_at(bytes, at, size);
+    if (!is_line_end(c)) {
+      at += size;
+      continue;
+    }
+    size_t next = at + size;
+    if (c == '\r' && next < bytes.size() && bytes[next] == '\n') ++next;
+    LATHE_TRY(context.budget.steps());
+    LATHE_TRY(Value line, substring(context, text, begin, keep_ends ? next : at));
+    lines.push_back(std::move(line));
+    begin = at = next;
+  }
+  if (begin < bytes.size()) {
+    LATHE_TRY(Value line, substring(context, text, begin, bytes.size()));
+    lines.push_back(std::move(line));
+  }
+  return lines;
+}
+
 }  // namespace
 
 Result<Value> substring(Context& context, const Text& text, size_t begin, size_t end) {
@@ -117,28 +143,7 @@ Result<Value> split(Context& context, const Text& text, const Text* separator, i
 }
 
 Result<Value> split_lines(Context& context, const Text& text, bool keep_ends) {
-  const std::string_view bytes = text.bytes;
-  LATHE_TRY(context.budget.bytes(bytes.size()));
-  std::vector<Value> lines;
-  size_t begin = 0;
-  for (size_t at = 0; at < bytes.size();) {
-    size_t size = 0;
-    const char32_t c = character_at(bytes, at, size);
-    if (!is_line_end(c)) {
-      at += size;
-      continue;
-    }
-    size_t next = at + size;
-    if (c == '\r' && next < bytes.size() && bytes[next] == '\n') ++next;
-    LATHE_TRY(context.budget.steps());
-    LATHE_TRY(Value line, substring(context, text, begin, keep_ends ? next : at));
-    lines.push_back(std::move(line));
-    begin = at = next;
-  }
-  if (begin < bytes.size()) {
-    LATHE_TRY(Value line, substring(context, text, begin, bytes.size()));
-    lines.push_back(std::move(line));
-  }
+  LATHE_TRY(std::vector<Value> lines, lines_of(context, text, keep_ends));
   return make_list(context, std::move(lines));
 }
 
@@ -212,10 +217,10 @@ Result<Value> indent(Context& context, const Text& text, const Text& by, bool fi
   ended.append(text);
   ended.append("\n");
   LATHE_TRY(const Text with_end, ended.take());
-  LATHE_TRY(const Value lines, split_lines(context, with_end, false));
+  LATHE_TRY(const std::vector<Value> lines, lines_of(context, with_end, false));
   TextBuilder out(context.budget);
   bool is_first = true;
-  for (const Value& line : lines.list()->items) {
+  for (const Value& line : lines) {
     if (!is_first) out.append("\n");
     if (is_first ? first : blank || !line.bytes().empty()) out.append(by);
     out.append(line.text());

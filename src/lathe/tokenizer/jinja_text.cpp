@@ -6,7 +6,6 @@
 #include <limits>
 
 #include "lathe/base/str.h"
-#include "lathe/base/utf8.h"
 
 namespace lathe::jinja {
 namespace {
@@ -164,13 +163,6 @@ bool is_printable(char32_t c) {
 size_t count_characters(std::string_view text) {
   return static_cast<size_t>(
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<uint8_t>(c) & 0xc0) != 0x80; }));
-}
-
-char32_t character_at(std::string_view text, size_t at, size_t& size) {
-  size_t end = at;
-  const char32_t c = decode_utf8(text, end);
-  size = end - at;
-  return c;
 }
 
 size_t skip_space(std::string_view text, size_t from) {

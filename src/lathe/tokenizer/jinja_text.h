@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/base/utf8.h"
 
 namespace lathe::jinja {
 
@@ -114,7 +115,17 @@ size_t count_characters(std::string_view text);
 size_t skip_space(std::string_view text, size_t from);
 size_t trimmed_end(std::string_view text);
 // The character that starts at `at`, and its size in bytes.
-char32_t character_at(std::string_view text, size_t at, size_t& size);
+inline char32_t character_at(std::string_view text, size_t at, size_t& size) {
+  if (static_cast<uint8_t>(text[at]) < 0x80) {
+    size = 1;
+    return static_cast<uint8_t>(text[at]);
+  }
+  size_t end = at;
+  const char32_t c = decode_utf8(text, end);
+  size = end - at;
+  return c;
+}
+
 
 // repr() of a Python float.
 std::string float_text(double value);

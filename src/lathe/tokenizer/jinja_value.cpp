@@ -165,7 +165,7 @@ Error undefined_error(const Value& value) {
 }
 
 Result<Value> make_list(Context& context, std::vector<Value> items, ListForm form) {
-  LATHE_TRY(context.budget.steps(1 + static_cast<int64_t>(items.size())));
+  LATHE_TRY(context.budget.steps(1 + static_cast<int64_t>(items.size() / kElementsPerStep)));
   List list{.items = std::move(items), .form = form, .depth = 1};
   for (const Value& item : list.items) list.depth = std::max(list.depth, item.depth() + 1);
   if (list.depth > kMaxValueDepth) {

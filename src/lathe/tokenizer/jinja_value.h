@@ -184,6 +184,8 @@ struct Context {
 };
 
 inline constexpr int kMaxValueDepth = 128;
+// Copying a list costs less than evaluating a node; templates build lists by `list + [item]`.
+inline constexpr size_t kElementsPerStep = 4;
 
 // Containers, charged to the budget; the error is for values nested deeper than kMaxValueDepth.
 Result<Value> make_list(Context& context, std::vector<Value> items, ListForm form = ListForm::kList);
