@@ -39,9 +39,35 @@ class Encoder final : public PieceSink {
       : state_(state), run_(state.pretokenizer), out_(out) {}
 
   void recognise(std::string_view text) {
-    cut(state_.raw_added, text, [this](std::string_view rest) {
-      cut(state_.normalized_added, rest, [this](std::string_view plain_text) { plain(plain_text); });
-    });
+    const auto nothing = [] {};
+    const auto encode_plain = [this](std::string_view rest) { plain(rest); };
+    cut(
+        state_.raw_added,
+        text,
+        [&](std::string_view rest) { cut(state_.normalized_added, rest, encode_plain, nothing); },
+        nothing);
+  }
+
+  // Parts of one text: what is no added token is gathered until one comes, or the end.
+  void recognise(std::span<const TextPart> parts) {
+    std::string gathered;
+    const auto gather = [&](std::string_view rest) { gathered += rest; };
+    const auto flush = [&] {
+      plain(gathered);
+      gathered.clear();
+    };
+    for (const TextPart& part : parts) {
+      if (part.added_tokens == AddedTokens::kPlain) {
+        gather(part.text);
+        continue;
+      }
+      cut(
+          state_.raw_added,
+          part.text,
+          [&](std::string_view rest) { cut(state_.normalized_added, rest, gather, flush); },
+          flush);
+    }
+    flush();
   }
 
   // Text in which nothing is an added token.
@@ -76,11 +102,13 @@ class Encoder final : public PieceSink {
  private:
   using Whole = Tokenizer::State::Whole;
 
-  template <class Rest>
-  void cut(const AddedTokenMatcher& matcher, std::string_view text, const Rest& rest) {
+  // Calls rest() with what is no added token of that kind, and before_token() before each that is pushed.
+  template <class Rest, class BeforeToken>
+  void cut(const AddedTokenMatcher& matcher, std::string_view text, const Rest& rest, const BeforeToken& before_token) {
     size_t done = 0;
     while (const auto match = matcher.find(text, done)) {
       rest(text.substr(done, match->begin - done));
+      before_token();
       push(match->id);
       done = match->end;
     }
@@ -188,6 +216,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, AddedTokens added_
   } else {
     encoder.plain(text);
   }
+  return out;
+}
+
+std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts) const {
+  std::vector<int32_t> out;
+  Encoder(*state_, out).recognise(parts);
   return out;
 }
 

@@ -22,6 +22,12 @@ enum class AddedTokens {
   kPlain,      // no added token is recognised: for text of users, which must not forge special tokens
 };
 
+// Part of a text and how its added tokens are treated.
+struct TextPart {
+  std::string_view text;
+  AddedTokens added_tokens = AddedTokens::kPlain;
+};
+
 class Tokenizer {
  public:
   struct State;  // internal: tokenizer_state.h
@@ -38,6 +44,9 @@ class Tokenizer {
   // not UTF-8 are encoded one by one, as U+FFFD where the vocabulary has no token for them; valid characters for which
   // it has none are left out, as the original library does without unk_token. Thread safe.
   std::vector<int32_t> encode(std::string_view text, AddedTokens added_tokens) const;
+  // Token ids of one text that comes in parts: added tokens are only recognised inside kRecognise parts, but all other
+  // tokens may span parts. So "User: " and "Hi" give the ids of "User: Hi", and nobody forges a special token.
+  std::vector<int32_t> encode(std::span<const TextPart> parts) const;
 
   // The exact bytes of the ids (may be invalid UTF-8); ids outside the vocabulary yield nothing. Special tokens are
   // left out when skip_special is set.
