@@ -1,0 +1,181 @@
+#include "lathe/cli/doctor_measure.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "lathe/base/rng.h"
+#include "lathe/base/str.h"
+#include "lathe/kernels/kernel_table.h"
+
+namespace lathe::cli {
+namespace {
+
+constexpr uint64_t kMiB = uint64_t{1} << 20;
+
+double now_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Calls work() until `seconds` have passed, at least once, and returns the shortest time of one call.
+template <class Work>
+double best_time(double seconds, const Work& work) {
+  const double end = now_seconds() + seconds;
+  double best = 1e30;
+  double start = now_seconds();
+  do {
+    work();
+    const double now = now_seconds();
+    best = std::min(best, now - start);
+    start = now;
+  } while (start < end);
+  return std::max(best, 1e-9);
+}
+
+// Zeroed memory in huge pages where the system has them.
+class Pages {
+ public:
+  explicit Pages(uint64_t bytes) : bytes_(bytes) {
+    void* map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (map == MAP_FAILED) return;
+    data_ = static_cast<uint64_t*>(map);
+    (void)::madvise(map, bytes, MADV_HUGEPAGE);
+  }
+
+  Pages(const Pages&) = delete;
+  Pages& operator=(const Pages&) = delete;
+
+  ~Pages() {
+    if (data_ != nullptr) ::munmap(data_, bytes_);
+  }
+
+  uint64_t* data() const { return data_; }
+
+ private:
+  uint64_t bytes_;
+  uint64_t* data_ = nullptr;
+};
+
+// Several chains, so that loads and not the latency of additions limit it.
+uint64_t sum_words(const uint64_t* words, uint64_t count) {
+  constexpr uint64_t kChains = 8;
+  uint64_t sums[kChains] = {};
+  for (uint64_t i = 0; i + kChains <= count; i += kChains) {
+    for (uint64_t c = 0; c < kChains; ++c) sums[c] += words[i + c];
+  }
+  uint64_t total = 0;
+  for (const uint64_t sum : sums) total += sum;
+  return total;
+}
+
+// Operands of the product that measure_arithmetic() repeats.
+struct Product {
+  std::vector<float> w, x, y;
+
+  Product(int64_t tokens, int64_t rows, int64_t cols)
+      : w(static_cast<size_t>(rows * cols)),
+        x(static_cast<size_t>(tokens * cols)),
+        y(static_cast<size_t>(tokens * rows)) {
+    Rng rng(7);
+    for (float& value : w) value = static_cast<float>(rng.next_normal());
+    for (float& value : x) value = static_cast<float>(rng.next_normal());
+  }
+
+  void run(const KernelTable& table, int64_t tokens, int64_t rows, int64_t cols) {
+    table.gemm(
+        {.w = {.dtype = DType::kF32, .rows = rows, .cols = cols, .data = reinterpret_cast<const std::byte*>(w.data())},
+         .row_begin = 0,
+         .row_end = rows,
+         .x = x.data(),
+         .x_stride = cols,
+         .tokens = tokens,
+         .y = y.data(),
+         .y_stride = rows});
+  }
+};
+
+}  // namespace
+
+Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, double seconds) {
+  const uint64_t blocks = std::max<uint64_t>(buffer_bytes / kMiB, 1);
+  const Pages pages(blocks * kMiB);
+  if (pages.data() == nullptr) {
+    return Error{Errc::kResourceExhausted,
+                 str("memory: expected ", human_bytes(blocks * kMiB), " for a measurement, found less")};
+  }
+  constexpr uint64_t kBlockWords = kMiB / sizeof(uint64_t);
+  const auto count = static_cast<int64_t>(blocks);
+  pool.run(count, 1, [&](int64_t begin, int64_t end, int) {  // pages appear near the thread that touches them
+    for (int64_t b = begin; b < end; ++b) std::memset(pages.data() + b * kBlockWords, 1, kMiB);
+  });
+  std::atomic<uint64_t> sink{0};  // keeps the sums from being optimised away
+  Bandwidth out;
+  out.buffer_bytes = blocks * kMiB;
+  out.threads = pool.threads();
+  const double bytes = static_cast<double>(out.buffer_bytes);
+  // One thread reads a part only: a pass over all of it could take longer than there is time.
+  const uint64_t part = std::max<uint64_t>(blocks / 2, 1);
+  out.one_thread = static_cast<double>(part * kMiB) /
+                   best_time(seconds, [&] { sink += sum_words(pages.data(), part * kBlockWords); });
+  out.all_threads = bytes / best_time(seconds, [&] {
+                      pool.run(count, 1, [&](int64_t begin, int64_t end, int) {
+                        sink += sum_words(pages.data() + begin * kBlockWords, (end - begin) * kBlockWords);
+                      });
+                    });
+  if (pool.threads() == 1) out.all_threads = out.one_thread = std::max(out.one_thread, out.all_threads);
+  return out;
+}
+
+Arithmetic measure_arithmetic(ThreadPool& pool, double seconds) {
+  constexpr int kRepeats = 16;  // products per task, so that handing out tasks costs nothing
+  constexpr double kOperations = 2.0 * kPeakTokens * kPeakRows * kPeakCols * kRepeats;
+  const KernelTable& table = kernels();
+  const auto repeat = [&](Product& product) {
+    for (int i = 0; i < kRepeats; ++i) product.run(table, kPeakTokens, kPeakRows, kPeakCols);
+  };
+  std::vector<Product> products(static_cast<size_t>(pool.threads()), Product(kPeakTokens, kPeakRows, kPeakCols));
+  Arithmetic out;
+  out.threads = pool.threads();
+  out.one_thread = kOperations / best_time(seconds, [&] { repeat(products.front()); });
+  if (out.threads == 1) {
+    out.all_threads = out.one_thread;
+    return out;
+  }
+  const int64_t tasks = 4 * out.threads;
+  out.all_threads = static_cast<double>(tasks) * kOperations / best_time(seconds, [&] {
+                      pool.run(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
+                        for (int64_t t = begin; t < end; ++t) repeat(products[static_cast<size_t>(thread)]);
+                      });
+                    });
+  return out;
+}
+
+bool kernels_agree() {
+  constexpr int64_t kTokens = 3, kRows = 17, kCols = 67;  // odd sizes, so that tails are part of it
+  Product ours(kTokens, kRows, kCols);
+  Product reference(kTokens, kRows, kCols);
+  ours.run(kernels(), kTokens, kRows, kCols);
+  reference.run(*all_kernels().front(), kTokens, kRows, kCols);
+  for (size_t i = 0; i < ours.y.size(); ++i) {
+    // Sums of 67 products of size 1: rounding differs by far less.
+    if (!(std::fabs(ours.y[i] - reference.y[i]) <= 1e-4F)) return false;
+  }
+  return true;
+}
+
+uint64_t last_level_cache_bytes() {
+  long bytes = 0;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+  bytes = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+  return bytes > 0 ? static_cast<uint64_t>(bytes) : 0;
+}
+
+}  // namespace lathe::cli
