@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-
-#include "lathe/base/check.h"
+#include <vector>
 
 namespace lathe {
 
@@ -46,9 +45,10 @@ void keep_best_groups(const GateShape& shape, std::span<float> values_E) {
   // Groups are few: mark the M best one after the other. A group is beaten by groups with a higher score or, on a tie, a lower
   // index; it stays when fewer than M beat it. Scores are computed before any value changes.
   const auto score = [&](size_t g) { return group_score(shape.topk_method, values_E.subspan(g * width, width)); };
-  constexpr size_t kMaxGroups = 512;
-  LATHE_CHECK(groups <= kMaxGroups);
-  float scores[kMaxGroups];
+  constexpr size_t kUsualGroups = 512;  // more only in hostile models
+  float usual[kUsualGroups];
+  std::vector<float> many(groups > kUsualGroups ? groups : 0);
+  float* scores = many.empty() ? usual : many.data();
   for (size_t g = 0; g < groups; ++g) scores[g] = score(g);
   for (size_t g = 0; g < groups; ++g) {
     int64_t beaten_by = 0;

@@ -86,6 +86,13 @@ TEST(Gate, GroupsAreRankedByTheirBestExpertOrTheirTwoBest) {
   EXPECT_EQ(choose(grouped(TopkMethod::kNoauxTc, 4, 2, 4, 2), scores).experts, (Ids{0, 2}));
 }
 
+TEST(Gate, ThousandsOfGroupsAreSlowAndRight) {
+  Floats scores(2000, 0.1F);
+  scores[7] = 0.3F;
+  scores[1999] = 0.2F;
+  EXPECT_EQ(choose(grouped(TopkMethod::kGroupLimitedGreedy, 2000, 2, 2000, 2), scores).experts, (Ids{7, 1999}));
+}
+
 TEST(Gate, WeightsOfAGroupLimitedChoiceStayThoseOfTheFullSoftmax) {
   const Floats scores{0.5F, 0.05F, 0.25F, 0.2F};
   const Choice choice = choose(grouped(TopkMethod::kGroupLimitedGreedy, 4, 2, 2, 1), scores);
