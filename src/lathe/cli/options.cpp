@@ -204,7 +204,8 @@ void add_text(CLI::App& app, Parsed& p) {
   option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, or ORG/NAME[@REV]")->required();
   option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")->required();
   option(chat, "--chat-template", p.chat_template.chat_template, "Jinja file instead of the model's own template");
-  flag(chat, "--ids", p.chat_template.ids, "Token ids (as JSON) instead of text");
+  flag(chat, "--ids", p.chat_template.ids, "Token ids of the text (as JSON) instead of it");
+  flag(chat, "--untrusted", p.chat_template.untrusted, "With --ids: message text makes no special tokens, as in `lathe run`");
   add_json(chat, p.chat_template.json);
 }
 

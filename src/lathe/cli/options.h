@@ -89,6 +89,7 @@ struct TemplateOptions {
   std::string messages;                   // file, or "-" for stdin
   std::optional<std::string> chat_template;
   bool ids = false;
+  bool untrusted = false;                 // with ids: no special tokens out of message text
   bool json = false;
 };
 

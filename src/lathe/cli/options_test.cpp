@@ -43,7 +43,9 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
     ASSERT_FALSE(parsed.has_value()) << (arguments.empty() ? "" : arguments.back());
     EXPECT_EQ(parsed.error().code, Errc::kInvalidArgument);
     EXPECT_EQ(parsed.error().message.find('\n'), std::string::npos) << parsed.error().message;
-    if (arguments.size() > 1) EXPECT_TRUE(parsed.error().message.starts_with(arguments.front())) << parsed.error().message;
+    if (arguments.size() > 1) {
+      EXPECT_TRUE(parsed.error().message.starts_with(arguments.front())) << parsed.error().message;
+    }
   }
 }
 

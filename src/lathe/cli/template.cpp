@@ -21,18 +21,20 @@ Status render(const TemplateOptions& o) {
   if (o.chat_template) override_file = *o.chat_template;
   LATHE_TRY(const ChatTemplate chat_template, open_chat_template(tokenizer, override_file));
   LATHE_TRY(const Json variables, template_variables(tokenizer, request));
-  if (o.ids || o.json) {
-    LATHE_TRY(const std::vector<int32_t> ids, encode_chat(tokenizer, chat_template, variables));
-    const Json list = Json::list(std::vector<int64_t>(ids.begin(), ids.end()));
-    if (!o.json) return write_stdout(list.dump() + "\n");
-    LATHE_TRY(const std::string text, chat_template.render(variables));
-    Json out = Json::object();
-    out.set("text", text);
-    out.set("ids", list);
-    return write_json(out);
+  LATHE_TRY(const std::string text, render_chat(chat_template, variables));
+  if (!o.ids && !o.json) return write_stdout(text);
+  // The ids of the text as it stands, special tokens recognised wherever they are, as other programs give them; or those
+  // that a conversation with strangers gets.
+  std::vector<int32_t> ids = tokenizer.encode(text, AddedTokens::kRecognise);
+  if (o.untrusted) {
+    LATHE_TRY(ids, encode_chat(tokenizer, chat_template, variables));
   }
-  LATHE_TRY(const std::string text, chat_template.render(variables));
-  return write_stdout(text);
+  const Json list = Json::list(std::vector<int64_t>(ids.begin(), ids.end()));
+  if (!o.json) return write_stdout(list.dump() + "\n");
+  Json out = Json::object();
+  out.set("text", text);
+  out.set("ids", list);
+  return write_json(out);
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ void verify_template(const Tokenizer& tokenizer, VerifyReport& report) {
   const Json messages(Json::Array{Json(Json::Object{{"role", "user"}, {"content", forged}})});
   const Result<Json> variables = template_variables(tokenizer, messages);
   if (!variables) return report.failed("chat template", variables.error().message);
-  const Result<std::string> text = chat->render(*variables);
+  const Result<std::string> text = render_chat(*chat, *variables);
   if (!text) return report.failed("chat template", text.error().message);
   const Result<std::vector<int32_t>> ids = encode_chat(tokenizer, *chat, *variables);
   if (!ids) return report.failed("chat template", ids.error().message);

@@ -42,12 +42,9 @@ class SafetensorsFile {
   const std::filesystem::path& path() const { return map_->path(); }
 
  private:
-  Status align_tensors();
-
   std::shared_ptr<const MappedFile> map_;
-  std::shared_ptr<const std::byte> copies_;  // tensors that lie unaligned in the file; null when there are none
-  std::vector<StoredTensor> tensors_;        // sorted lookups go through index_
-  std::vector<uint32_t> index_;              // positions in tensors_, sorted by name
+  std::vector<StoredTensor> tensors_;  // sorted lookups go through index_
+  std::vector<uint32_t> index_;        // positions in tensors_, sorted by name
   std::vector<std::pair<std::string, std::string>> metadata_;
 };
 

@@ -237,11 +237,6 @@ Result<uint64_t> header_length(std::span<const std::byte> file) {
   return length;
 }
 
-bool is_aligned(const StoredTensor& tensor) {
-  if (tensor.bytes.empty()) return true;
-  return reinterpret_cast<uintptr_t>(tensor.bytes.data()) % static_cast<uintptr_t>(dtype_size(tensor.dtype)) == 0;
-}
-
 }  // namespace
 
 int64_t StoredTensor::elements() const {
@@ -286,37 +281,7 @@ Result<SafetensorsFile> SafetensorsFile::open(const std::filesystem::path& path)
   }
   file.index_ = sorted_positions(file.tensors_.size(),
                                  [&](uint32_t a, uint32_t b) { return file.tensors_[a].name < file.tensors_[b].name; });
-  LATHE_TRY(file.align_tensors());
   return file;
-}
-
-// Files of other writers may have a header that is not padded; reading their elements through a pointer would be
-// undefined. Such tensors are copied, so that nobody else has to think of it.
-Status SafetensorsFile::align_tensors() {
-  constexpr size_t kAlignment = 64;
-  size_t total = 0;
-  for (const StoredTensor& tensor : tensors_) {
-    if (!is_aligned(tensor)) total += (tensor.bytes.size() + kAlignment - 1) / kAlignment * kAlignment;
-  }
-  if (total == 0) return {};
-  auto* const buffer = static_cast<std::byte*>(::operator new(total, std::align_val_t{kAlignment}, std::nothrow));
-  if (buffer == nullptr) {
-    return Error{
-        Errc::kResourceExhausted,
-        str(path(), ": ", total, " bytes of tensors are not aligned and there is not ", "enough memory to copy them")};
-  }
-  copies_ =
-      std::shared_ptr<std::byte>(buffer, [](std::byte* p) { ::operator delete(p, std::align_val_t{kAlignment}); });
-  log_warning(path(), ": tensors are not aligned to their element size; copying ", human_bytes(total));
-  size_t position = 0;
-  for (StoredTensor& tensor : tensors_) {
-    if (is_aligned(tensor)) continue;
-    std::memcpy(buffer + position, tensor.bytes.data(), tensor.bytes.size());
-    const size_t size = tensor.bytes.size();
-    tensor.bytes = {buffer + position, size};
-    position += (size + kAlignment - 1) / kAlignment * kAlignment;
-  }
-  return {};
 }
 
 const StoredTensor* SafetensorsFile::find(std::string_view name) const {

@@ -331,24 +331,18 @@ TEST(SafetensorsFile, RefusesFilesThatAreNotOne) {
   EXPECT_TRUE(verdict_of_file(dir / "none").starts_with((dir / "none").string()));
 }
 
-TEST(SafetensorsFile, AlignsTensorsOfUnpaddedFiles) {
+// Writers that do not pad the header leave everything behind it unaligned; the bytes are handed out where they lie.
+TEST(SafetensorsFile, TensorsOfUnpaddedFilesAreNotCopied) {
   const TempDir dir;
-  // A one-byte tensor first, and a header whose length is odd: nothing behind it is aligned.
   std::string header =
-      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]},)"
-      R"("c":{"dtype":"F64","shape":[1],"data_offsets":[9,17]},"e":{"dtype":"F64","shape":[0],"data_offsets":[17,17]}})";
+      R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"b":{"dtype":"F32","shape":[2],"data_offsets":[1,9]}})";
   for (int pad = 0; pad < 8; ++pad, header += ' ') {
-    write_bytes(dir / "f", file_bytes(header, 17));
+    write_bytes(dir / "f", file_bytes(header, 9));
     const Result<SafetensorsFile> file = SafetensorsFile::open(dir / "f");
     ASSERT_TRUE(file) << file.error().message;
-    for (const StoredTensor& tensor : file->tensors()) {
-      if (tensor.bytes.empty()) continue;
-      EXPECT_EQ(reinterpret_cast<uintptr_t>(tensor.bytes.data()) % static_cast<uintptr_t>(dtype_size(tensor.dtype)),
-                0U);
-    }
+    EXPECT_EQ(file->find("b")->bytes.data() - file->find("a")->bytes.data(), 1);
     EXPECT_EQ(file->find("b")->bytes[0], std::byte{2});
     EXPECT_EQ(file->find("b")->bytes[7], std::byte{9});
-    EXPECT_EQ(file->find("c")->bytes[7], std::byte{17});
   }
 }
 

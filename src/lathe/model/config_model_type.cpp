@@ -52,6 +52,7 @@ Result<std::string> first_architecture(FieldReader& fields) {
 Status read_model_type(FieldReader& fields, ModelConfig& config) {
   std::string type;
   LATHE_TRY(fields.text("model_type", Presence::kNullIsAbsent, type));
+  const bool written = fields.find_value("model_type") != nullptr;
   LATHE_TRY(const std::string architecture, first_architecture(fields));
   if (type.empty() && architecture.empty()) return fields.missing("model_type", known_types());
 
@@ -61,7 +62,7 @@ Status read_model_type(FieldReader& fields, ModelConfig& config) {
     if (name_of(family.type) == type) by_type = &family;
     if (by_architecture == nullptr && family.architecture == architecture) by_architecture = &family;
   }
-  if (!type.empty() && by_type == nullptr) {
+  if (written && by_type == nullptr) {
     return Error{Errc::kUnsupported, str("model_type: expected ", known_types(), ", found ", quoted(type))};
   }
   if (!architecture.empty() && by_architecture == nullptr) {

@@ -121,9 +121,10 @@ class WeightBinder {
     if (!is_vector_dtype(tensor->dtype)) return wrong_dtype(*tensor, "F32, F16 or BF16");
     LATHE_TRY(const float* scales, copy(*tensor));
     for (int64_t i = 0; i < block_rows * block_cols; ++i) {
-      if (!std::isfinite(scales[i])) {
+      // 0 is what a block of zeros may get.
+      if (!std::isfinite(scales[i]) || scales[i] < 0.0F) {
         return Error{Errc::kInvalidData,
-                     str(checkpoint_.file_of(*tensor), ": ", scale_name, ": expected finite scales, found ", scales[i], " at block ", i)};
+                     str(checkpoint_.file_of(*tensor), ": ", scale_name, ": expected finite scales, not negative, found ", scales[i], " at block ", i)};
       }
     }
     return scales;

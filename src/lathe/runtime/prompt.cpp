@@ -1,6 +1,7 @@
 #include "lathe/runtime/prompt.h"
 
 #include "lathe/base/file.h"
+#include "lathe/tokenizer/chat_template_encode.h"
 
 namespace lathe {
 
@@ -25,6 +26,9 @@ Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer, const std::o
     return compiled;
   }
   const bool has_turn_tokens = tokenizer.find("<｜User｜>").has_value() && tokenizer.find("<｜Assistant｜>").has_value();
+  if (!has_turn_tokens) {
+    return Error{Errc::kNotFound, "chat_template: expected one in tokenizer_config.json or turn tokens, found neither"};
+  }
   return ChatTemplate::builtin(builtin_template_for(has_turn_tokens));
 }
 
@@ -35,15 +39,15 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
   } else if (request.is_object()) {
     variables = request;
   } else {
-    return Error{Errc::kInvalidArgument, str("messages: expected an object or an array, found ", request.kind_name())};
+    return Error{Errc::kInvalidData, str("messages: expected an object or an array, found ", request.kind_name())};
   }
   const Json* messages = variables.find("messages");
   if (messages == nullptr || !messages->is_array()) {
-    return Error{Errc::kInvalidArgument, "messages: expected an array, found " + std::string(messages == nullptr ? "nothing" : messages->kind_name())};
+    return Error{Errc::kInvalidData, "messages: expected an array, found " + std::string(messages == nullptr ? "nothing" : messages->kind_name())};
   }
   for (const Json& message : messages->as_array()) {
     if (!message.is_object() || message.find("role") == nullptr || !message.find("role")->is_string()) {
-      return Error{Errc::kInvalidArgument, str("messages: expected objects with a \"role\", found ", quoted(message.dump()))};
+      return Error{Errc::kInvalidData, str("messages: expected objects with a \"role\", found ", quoted(message.dump()))};
     }
   }
   if (variables.find("add_generation_prompt") == nullptr) variables.set("add_generation_prompt", true);
@@ -52,14 +56,23 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
   return variables;
 }
 
+namespace {
+
+// What a template refuses or does wrong with given messages is wrong data, whatever its own code says.
+Error template_error(const Error& error) { return Error{Errc::kInvalidData, error.message}.at("chat template"); }
+
+}  // namespace
+
+Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& variables) {
+  Result<std::string> text = chat_template.render(variables);
+  if (!text) return template_error(text.error());
+  return text;
+}
+
 Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const Json& variables) {
-  LATHE_TRY(const std::vector<RenderedPiece> pieces, chat_template.render_pieces(variables));
-  std::vector<int32_t> ids;
-  for (const RenderedPiece& piece : pieces) {
-    const std::vector<int32_t> encoded =
-        tokenizer.encode(piece.text, piece.literal ? AddedTokens::kPlain : AddedTokens::kRecognise);
-    ids.insert(ids.end(), encoded.begin(), encoded.end());
-  }
+  const Result<std::vector<RenderedPiece>> pieces = chat_template.render_pieces(variables);
+  if (!pieces) return template_error(pieces.error());
+  std::vector<int32_t> ids = encode_pieces(tokenizer, *pieces);
   // Templates write BOS themselves; the few that do not get one.
   const std::optional<int32_t> bos = tokenizer.bos_id();
   if (tokenizer.add_bos() && bos && (ids.empty() || ids.front() != *bos)) ids.insert(ids.begin(), *bos);

@@ -26,6 +26,9 @@ Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer, const std::o
 // `request` is {"messages": [...], ...} or a bare array of messages.
 Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request);
 
+// The rendered prompt as text. Errors begin with "chat template: ".
+Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& variables);
+
 // Renders and encodes: template text with special tokens recognised, message text without, no second BOS.
 Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const Json& variables);
 

@@ -23,7 +23,7 @@ struct TemplateLimits {
 };
 
 // A piece of a rendered prompt. Text that came out of message contents (user, system, tool text, ...) is `literal`: it
-// is encoded with AddedTokens::kPlain, so that nobody forges a turn. Text of the template itself is not.
+// is encoded with AddedTokens::kText, so that nobody forges a turn. Text of the template itself is not.
 struct RenderedPiece {
   std::string text;
   bool literal = false;
@@ -44,7 +44,8 @@ class ChatTemplate {
 
   // `variables` is an object: messages, add_generation_prompt, bos_token, eos_token, tools, thinking, ... Every string
   // in it is tracked through concatenation, slicing and filters, and comes out as literal pieces (adjacent pieces of
-  // one kind are merged); only variables whose name ends in `_token` are trusted. Errors of the template begin with
+  // one kind are merged); only variables whose name ends in `_token` and messages with the role "assistant", which are
+  // the model's own words, are trusted. Errors of the template begin with
   // their line; raise_exception('text') becomes an error with just that text. Thread safe.
   Result<std::vector<RenderedPiece>> render_pieces(const Json& variables) const;
   // The same, joined.

@@ -220,7 +220,8 @@ struct JsonStyle {
 
 Status append_json(Context& context, const Value& value, const JsonStyle& style, TextBuilder& out);
 
-// Converts JSON; strings become literal where asked. Not charged: the caller bounds the input.
+// Converts JSON; strings become literal where asked, but not those of messages with the role "assistant". Not charged: the
+// caller bounds the input.
 Result<Value> from_json(const Json& json, bool literal, int depth = 0);
 
 }  // namespace lathe::jinja
