@@ -158,7 +158,8 @@ void PretokenizerRun::run_stage(size_t index, std::string_view piece, PieceSink&
     if (isolated || stage.invert) run_stage(index + 1, piece.substr(begin, end - begin), sink);
     done = end;
   }
-  if (isolated || !stage.invert) run_stage(index + 1, piece.substr(done), sink);
+  // What a search had to leave unread is one piece, and is never dropped.
+  if (isolated || !stage.invert || search.gave_up()) run_stage(index + 1, piece.substr(done), sink);
 }
 
 // The three behaviours that join neighbouring segments.
@@ -168,8 +169,8 @@ void PretokenizerRun::merge_segments(size_t index, std::string_view piece, Piece
   RegexSearch& search = searches_[index];
   search.reset(piece);
   Segment open{0, 0, false};  // what is not handed on yet
+  bool first = true;
   const auto add = [&](size_t begin, size_t end, bool match) {
-    if (begin == end) return;
     match = match != stage.invert;
     bool joins = false;
     switch (stage.behavior) {
@@ -183,20 +184,21 @@ void PretokenizerRun::merge_segments(size_t index, std::string_view piece, Piece
         joins = open.match && !match;
         break;
     }
-    if (!joins || open.begin == open.end) {
+    if (!joins || first) {
       run_stage(index + 1, piece.substr(open.begin, open.end - open.begin), sink);
       open.begin = begin;
     }
     open.end = end;
     open.match = match;
+    first = false;
   };
   size_t done = 0, begin = 0, end = 0;
   while (search.next(done, begin, end)) {
-    add(done, begin, false);
-    add(begin, end, true);
+    if (done < begin) add(done, begin, false);
+    add(begin, end, true);  // an empty match parts what is around it
     done = end;
   }
-  add(done, piece.size(), false);
+  if (done < piece.size()) add(done, piece.size(), false);
   run_stage(index + 1, piece.substr(open.begin, open.end - open.begin), sink);
 }
 

@@ -69,6 +69,35 @@ TEST(Pretokenizer, StagesWorkOnWhatEarlierOnesLeft) {
             (Strings{"a", "12", "b", "3"}));
 }
 
+// The pieces are those of HuggingFace tokenizers 0.21.0.
+TEST(Pretokenizer, EmptyMatchesPart) {
+  const auto with = [&](std::string_view pattern, std::string_view behavior, std::string_view text) {
+    return split(sequence(split_stage(str(R"({"Regex":")", pattern, R"("})"), behavior)), text);
+  };
+  for (const char* behavior : {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"}) {
+    EXPECT_EQ(with("\\\\b", behavior, "ab cd"), (Strings{"ab", " ", "cd"})) << behavior;
+    EXPECT_EQ(with("(?=[A-Z])", behavior, "aBéC"), (Strings{"a", "Bé", "C"})) << behavior;
+    EXPECT_EQ(with("", behavior, "é!"), (Strings{"é", "!"})) << behavior;
+  }
+  EXPECT_EQ(with("a*", "Isolated", "baac"), (Strings{"b", "aa", "c"}));
+  EXPECT_EQ(with("a*", "Removed", "baac"), (Strings{"b", "c"}));
+  EXPECT_EQ(with("a*", "MergedWithPrevious", "baac"), (Strings{"baa", "c"}));
+  EXPECT_EQ(with("a*", "MergedWithNext", "baac"), (Strings{"b", "aac"}));
+  EXPECT_EQ(with("a*", "Contiguous", "baac"), (Strings{"b", "aa", "c"}));
+}
+
+// What a search gives up on stays one piece, also where gaps are dropped.
+TEST(Pretokenizer, TextBeyondTheLimitsStaysOnePiece) {
+  const std::string rest(100'000, 'a');
+  for (const char* behavior : {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"}) {
+    const Strings pieces = split(
+        sequence(split_stage(R"({"Regex":"(?<!x)(?:a|a)+?c|b"})", behavior, std::string_view(behavior) == "Removed")),
+        "b" + rest);
+    const Strings expected = std::string_view(behavior) == "MergedWithNext" ? Strings{"b" + rest} : Strings{"b", rest};
+    EXPECT_TRUE(pieces == expected) << behavior << ": " << pieces.size() << " pieces";
+  }
+}
+
 TEST(Pretokenizer, ByteLevel) {
   EXPECT_EQ(split(R"({"type":"ByteLevel","add_prefix_space":false})", "It's  we'll 42 x!"),
             (Strings{"It", "'s", " ", " we", "'ll", " 42", " x", "!"}));
@@ -104,8 +133,9 @@ TEST(Pretokenizer, RefusesByName) {
       message(sequence(split_stage(R"({"Regex":"a"})", "Sideways"))),
       "pre_tokenizer.pretokenizers[0].behavior: expected Isolated, Removed, MergedWithPrevious, MergedWithNext or "
       "Contiguous, found \"Sideways\"");
-  EXPECT_EQ(message(sequence(split_stage(R"({"Regex":"(?<=a)b"})", "Isolated"))),
-            "pre_tokenizer.pretokenizers[0].pattern: regex \"(?<=a)b\": byte 0: group \"(?<=\" is not supported");
+  EXPECT_EQ(message(sequence(split_stage(R"({"Regex":"(?<=a+)b"})", "Isolated"))),
+            "pre_tokenizer.pretokenizers[0].pattern: regex \"(?<=a+)b\": byte 0: lookbehind assertion is not fixed "
+            "length");
   EXPECT_EQ(message(sequence(split_stage(R"({"String":""})", "Isolated"))),
             "pre_tokenizer.pretokenizers[0].pattern: regex \"\": can match the empty string");
   EXPECT_EQ(message(sequence(split_stage(R"("a")", "Isolated"))),

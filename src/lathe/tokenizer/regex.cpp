@@ -215,11 +215,15 @@ class Generator {
   std::vector<unicode::RangeSet> sets_;
 };
 
-Result<RegexProgram> compile_program(std::string_view pattern) {
+Status check_pattern(std::string_view pattern) {
   if (pattern.size() > kMaxPatternBytes) {
     return Error{Errc::kUnsupported, str("longer than ", kMaxPatternBytes, " bytes")};
   }
   if (!is_valid_utf8(pattern)) return Error{Errc::kInvalidData, "not valid UTF-8"};
+  return {};
+}
+
+Result<RegexProgram> compile_program(std::string_view pattern) {
   LATHE_TRY(const RegexNode root, parse_regex(pattern));
   if (root.nullable()) return Error{Errc::kUnsupported, "can match the empty string"};
   return Generator().generate(root);
@@ -227,11 +231,21 @@ Result<RegexProgram> compile_program(std::string_view pattern) {
 
 }  // namespace
 
-Result<Regex> Regex::compile(std::string_view pattern) {
-  Result<RegexProgram> program = compile_program(pattern);
-  if (!program) return program.error().at(str("regex ", quoted(pattern)));
+Result<Regex> Regex::compile(std::string_view pattern, RegexEngine engine) {
+  const auto failed = [&](const Error& error) { return error.at(str("regex ", quoted(pattern))); };
+  if (const Status checked = check_pattern(pattern); !checked) return failed(checked.error());
   Regex out;
-  out.program_ = std::make_shared<const RegexProgram>(*std::move(program));
+  if (engine != RegexEngine::kPcre2) {
+    Result<RegexProgram> program = compile_program(pattern);
+    if (program) {
+      out.program_ = std::make_shared<const RegexProgram>(*std::move(program));
+      return out;
+    }
+    if (engine == RegexEngine::kOwn) return failed(program.error());
+  }
+  Result<PcreRegex> pcre = PcreRegex::compile(pattern);
+  if (!pcre) return failed(pcre.error());
+  out.pcre_ = std::make_shared<const PcreRegex>(*std::move(pcre));
   return out;
 }
 
@@ -244,7 +258,7 @@ Result<Regex> Regex::literal(std::string_view text) {
     if (!plain) pattern += '\\';
     pattern += c;
   }
-  return compile(pattern);
+  return compile(pattern, RegexEngine::kOwn);
 }
 
 }  // namespace lathe

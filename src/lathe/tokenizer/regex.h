@@ -1,22 +1,24 @@
-// Regular expressions for pre-tokenizers, in the part of Oniguruma's dialect (the one tokenizer.json is written in)
-// whose meaning is beyond doubt: literals, classes with \p{..}, nesting and &&, \s \d, groups, (?i:..), alternation,
-// greedy, lazy and possessive repetition, ^ $, and look-ahead of fixed sequences. Anything else is refused by name,
-// never approximated.
+// Regular expressions for pre-tokenizers. The own engine takes the part of Oniguruma's dialect (the one tokenizer.json
+// is written in) that published byte-level vocabularies use: literals, classes with \p{..}, nesting and &&, \s \d,
+// groups, (?i:..), alternation, greedy, lazy and possessive repetition, ^ $, and look-ahead of fixed sequences. Every
+// other pattern goes to PCRE2 (regex_pcre.h, which lists what differs); one that neither takes is refused by name.
 //
-// Searching is backtracking (leftmost, first alternative wins, as in Oniguruma and Perl) with a step budget; beyond it
-// the states that failed are remembered, so that time is linear in the text for every pattern. Patterns come from
-// strangers.
+// Searching with the own engine is backtracking (leftmost, first alternative wins, as in Oniguruma and Perl) with a
+// step budget; beyond it the states that failed are remembered, so that time is linear in the text for every pattern.
+// Patterns come from strangers.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/tokenizer/regex_pcre.h"
 #include "lathe/tokenizer/regex_unicode.h"
 
 namespace lathe {
@@ -57,33 +59,52 @@ struct RegexProgram {
   int32_t slots = 0;
 };
 
+enum class RegexEngine {
+  kAny,    // the own engine, or PCRE2 for what it does not support
+  kOwn,    // refuses what it does not support, and patterns that match the empty string
+  kPcre2,  // the other way to the same matches, for comparison
+};
+
 class Regex {
  public:
-  // Errors (kUnsupported, kInvalidData): `regex "a**": byte 2: nested repetition`. A pattern that matches the empty
-  // string is refused.
-  static Result<Regex> compile(std::string_view pattern);
+  // Errors (kUnsupported, kInvalidData): `regex "a)": byte 1: unmatched closing parenthesis`, in PCRE2's words where
+  // both engines were asked.
+  static Result<Regex> compile(std::string_view pattern, RegexEngine engine = RegexEngine::kAny);
   // A pattern that matches exactly that text, which must be valid UTF-8 and not empty.
   static Result<Regex> literal(std::string_view text);
 
-  const RegexProgram& program() const { return *program_; }
+  // Exactly one of the two is there.
+  const RegexProgram* program() const { return program_.get(); }
+
+  const PcreRegex* pcre() const { return pcre_.get(); }
 
  private:
   std::shared_ptr<const RegexProgram> program_;
+  std::shared_ptr<const PcreRegex> pcre_;
 };
 
 // Finds the matches of one regex in one subject after the other. Not thread safe; the regex may be shared.
 class RegexSearch {
  public:
   // Ordinary patterns need some 10 steps for each byte; a subject that needs more than `steps_per_byte` gets the
-  // linear-time mode. The regex must outlive the search.
+  // linear-time mode (of the own engine; PCRE2 has its own limits). The regex must outlive the search.
   explicit RegexSearch(const Regex& regex, uint64_t steps_per_byte = 64)
-      : program_(&regex.program()), steps_per_byte_(steps_per_byte) {}
+      : program_(regex.program()), steps_per_byte_(steps_per_byte) {
+    if (regex.pcre() != nullptr) pcre_.emplace(*regex.pcre());
+  }
 
   // Starts a new subject. It must be valid UTF-8 and outlive the search.
   void reset(std::string_view subject);
-  // The leftmost match that begins at or after `from`: false when there is none. Matches are not empty. `from` must not
-  // decrease between two calls on one subject, and must be where a code point begins.
-  bool next(size_t from, size_t& begin, size_t& end);
+
+  // The leftmost match that begins at or after `from`: false when there is none. `from` must not decrease between two
+  // calls on one subject, and must be where a code point begins. Matches of the own engine are not empty; one of PCRE2
+  // may be, but not right after the match before it and not at the end of the subject.
+  bool next(size_t from, size_t& begin, size_t& end) {
+    return pcre_ ? pcre_->next(from, begin, end) : next_own(from, begin, end);
+  }
+
+  // Whether next() returned false only because the search reached PCRE2's limits.
+  bool gave_up() const { return pcre_ && pcre_->gave_up(); }
 
  private:
   struct Frame {
@@ -96,6 +117,7 @@ class RegexSearch {
   static constexpr size_t kOverBudget = static_cast<size_t>(-2);
   static constexpr size_t kBlock = 1024;  // positions per block of remembered states
 
+  bool next_own(size_t from, size_t& begin, size_t& end);
   size_t match_at(size_t position);
   bool execute_run(const RegexInstruction& in, int32_t& pc, size_t& position);
   bool execute_run_remembering(const RegexInstruction& in, int32_t& pc, size_t& position);
@@ -108,6 +130,7 @@ class RegexSearch {
   void forget_position(size_t position);
 
   const RegexProgram* program_;
+  std::optional<PcreSearch> pcre_;  // does everything when it is there
   uint64_t steps_per_byte_;
   std::string_view subject_;
   std::vector<Frame> stack_;

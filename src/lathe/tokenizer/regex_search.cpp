@@ -35,6 +35,7 @@ inline bool is_continuation(char c) {
 }  // namespace
 
 void RegexSearch::reset(std::string_view subject) {
+  if (pcre_) return pcre_->reset(subject);
   subject_ = subject;
   stack_.clear();
   steps_ = 0;
@@ -44,7 +45,7 @@ void RegexSearch::reset(std::string_view subject) {
   forgotten_blocks_ = 0;
 }
 
-bool RegexSearch::next(size_t from, size_t& begin, size_t& end) {
+bool RegexSearch::next_own(size_t from, size_t& begin, size_t& end) {
   if (remembering_) {
     for (; forgotten_blocks_ < from / kBlock; ++forgotten_blocks_) visited_[forgotten_blocks_] = {};
   }
@@ -116,7 +117,7 @@ size_t RegexSearch::match_at(size_t position) {
         pc = in.target;
         break;
       case Op::kLineStart:
-        ok = position == 0 || subject_[position - 1] == '\n';
+        ok = position == 0 || (position < subject_.size() && subject_[position - 1] == '\n');
         ++pc;
         break;
       case Op::kLineEnd:
@@ -179,7 +180,7 @@ bool RegexSearch::look_ahead(int32_t pc, size_t position) const {
         ok = step_set(in.set, position);
         break;
       case Op::kLineStart:
-        ok = position == 0 || subject_[position - 1] == '\n';
+        ok = position == 0 || (position < subject_.size() && subject_[position - 1] == '\n');
         break;
       case Op::kLineEnd:
         ok = position == subject_.size() || subject_[position] == '\n';

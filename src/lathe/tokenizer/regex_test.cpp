@@ -28,7 +28,7 @@ constexpr const char* kGpt4 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 Regex must_compile(std::string_view pattern) {
-  Result<Regex> regex = Regex::compile(pattern);
+  Result<Regex> regex = Regex::compile(pattern, RegexEngine::kOwn);
   EXPECT_TRUE(regex) << pattern << ": " << (regex ? "" : regex.error().message);
   if (!regex) regex = Regex::literal("x");
   return *std::move(regex);
@@ -84,6 +84,7 @@ TEST(Regex, Matches) {
   EXPECT_EQ(matches("[éa]+é", "aéé"), (Strings{"aéé"}));  // gives back a character of two bytes
   EXPECT_EQ(matches(".{2}", "é\n中b"), (Strings{"中b"}));
   EXPECT_EQ(matches("^a", "aa\na"), (Strings{"a", "a"}));
+  EXPECT_EQ(matches("\n^", "a\n\n"), (Strings{"\n"}));  // no line begins at the end of the text
   EXPECT_EQ(matches("a$", "aa\nab"), (Strings{"a"}));
   EXPECT_EQ(matches("\\s+$", " x  "), (Strings{"  "}));
   EXPECT_EQ(matches("\\s+(?!\\S)", "   x  "), (Strings{"  ", "  "}));
@@ -108,7 +109,7 @@ TEST(Regex, LiteralMeansItself) {
 
 TEST(Regex, RefusesByName) {
   const auto message = [](std::string_view pattern) {
-    const Result<Regex> regex = Regex::compile(pattern);
+    const Result<Regex> regex = Regex::compile(pattern, RegexEngine::kOwn);
     if (regex) return std::string("accepted");
     const std::string prefix = str("regex ", quoted(pattern), ": ");
     EXPECT_TRUE(regex.error().message.starts_with(prefix)) << regex.error().message;
