@@ -142,7 +142,7 @@ Status eval_perplexity(const EvalPerplexityOptions& o) {
   if (window > engine->context_size()) {
     return Error{Errc::kInvalidArgument, str("--ctx: expected at most the context size ", engine->context_size(), ", found ", window)};
   }
-  const std::vector<int32_t> ids = engine->tokenizer()->encode(text, AddedTokens::kPlain);
+  const std::vector<int32_t> ids = engine->tokenizer()->encode(text, AddedTokens::kText);
   const SignalScope signals;
   LATHE_TRY(const Perplexity result, perplexity(*engine, ids, window, o.engine.quiet));
   if (result.tokens == 0) return Error{Errc::kInvalidData, str(o.file, ": expected at least one token to predict, found ", ids.size(), " tokens")};

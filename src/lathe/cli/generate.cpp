@@ -21,7 +21,7 @@ Result<std::vector<int32_t>> prompt_ids(const GenerateOptions& o, const Engine& 
   } else {
     text = *o.prompt;
   }
-  return encode_prompt(*engine.tokenizer(), text, AddedTokens::kPlain);
+  return encode_prompt(*engine.tokenizer(), text, AddedTokens::kText);
 }
 
 Json logprobs_json(const Engine& engine, const std::vector<SampledToken>& tokens) {

@@ -88,7 +88,7 @@ std::vector<int32_t> short_prompt(const ModelConfig& config, const Tokenizer* to
   std::vector<int32_t> ids;
   if (tokenizer != nullptr) {
     if (tokenizer->bos_id()) ids.push_back(*tokenizer->bos_id());
-    const std::vector<int32_t> text = tokenizer->encode("The capital of France is Paris.", AddedTokens::kPlain);
+    const std::vector<int32_t> text = tokenizer->encode("The capital of France is Paris.", AddedTokens::kText);
     ids.insert(ids.end(), text.begin(), text.end());
   }
   // Without a tokenizer: ids spread over the vocabulary.

@@ -6,7 +6,7 @@ std::vector<int32_t> encode_pieces(const Tokenizer& tokenizer, std::span<const R
   std::vector<TextPart> parts;
   parts.reserve(pieces.size());
   for (const RenderedPiece& piece : pieces) {
-    parts.push_back({piece.text, piece.literal ? AddedTokens::kPlain : AddedTokens::kRecognise});
+    parts.push_back({piece.text, piece.literal ? AddedTokens::kText : AddedTokens::kRecognise});
   }
   return tokenizer.encode(parts);
 }

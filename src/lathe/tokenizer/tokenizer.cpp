@@ -38,37 +38,25 @@ class Encoder final : public PieceSink {
   Encoder(const Tokenizer::State& state, std::vector<int32_t>& out)
       : state_(state), run_(state.pretokenizer), out_(out) {}
 
-  void recognise(std::string_view text) {
-    const auto nothing = [] {};
-    const auto encode_plain = [this](std::string_view rest) { plain(rest); };
+  void encode(const TextPart& part) {
     cut(
-        state_.raw_added,
-        text,
-        [&](std::string_view rest) { cut(state_.normalized_added, rest, encode_plain, nothing); },
-        nothing);
+        part, [this](std::string_view rest) { plain(rest); }, [] {});
   }
 
   // Parts of one text: what is no added token is gathered until one comes, or the end.
-  void recognise(std::span<const TextPart> parts) {
+  void encode(std::span<const TextPart> parts) {
     std::string gathered;
     const auto gather = [&](std::string_view rest) { gathered += rest; };
     const auto flush = [&] {
       plain(gathered);
       gathered.clear();
     };
-    for (const TextPart& part : parts) {
-      if (part.added_tokens == AddedTokens::kPlain) {
-        gather(part.text);
-        continue;
-      }
-      cut(
-          state_.raw_added,
-          part.text,
-          [&](std::string_view rest) { cut(state_.normalized_added, rest, gather, flush); },
-          flush);
-    }
+    for (const TextPart& part : parts) cut(part, gather, flush);
     flush();
   }
+
+ private:
+  using Whole = Tokenizer::State::Whole;
 
   // Text in which nothing is an added token.
   void plain(std::string_view text) {
@@ -99,10 +87,24 @@ class Encoder final : public PieceSink {
     }
   }
 
- private:
-  using Whole = Tokenizer::State::Whole;
+  // Calls rest() with what is no added token, and before_token() before each that is pushed.
+  template <class Rest, class BeforeToken>
+  void cut(const TextPart& part, const Rest& rest, const BeforeToken& before_token) {
+    switch (part.added_tokens) {
+      case AddedTokens::kRecognise:
+        return cut(
+            state_.raw_added,
+            part.text,
+            [&](std::string_view left) { cut(state_.normalized_added, left, rest, before_token); },
+            before_token);
+      case AddedTokens::kText:
+        return cut(state_.letters, part.text, rest, before_token);
+      case AddedTokens::kPlain:
+        return rest(part.text);
+    }
+  }
 
-  // Calls rest() with what is no added token of that kind, and before_token() before each that is pushed.
+  // The same for the added tokens of one kind.
   template <class Rest, class BeforeToken>
   void cut(const AddedTokenMatcher& matcher, std::string_view text, const Rest& rest, const BeforeToken& before_token) {
     size_t done = 0;
@@ -210,18 +212,13 @@ Result<Tokenizer> Tokenizer::open(const std::filesystem::path& folder) {
 std::vector<int32_t> Tokenizer::encode(std::string_view text, AddedTokens added_tokens) const {
   std::vector<int32_t> out;
   out.reserve(text.size() / 3 + 1);
-  Encoder encoder(*state_, out);
-  if (added_tokens == AddedTokens::kRecognise) {
-    encoder.recognise(text);
-  } else {
-    encoder.plain(text);
-  }
+  Encoder(*state_, out).encode(TextPart{text, added_tokens});
   return out;
 }
 
 std::vector<int32_t> Tokenizer::encode(std::span<const TextPart> parts) const {
   std::vector<int32_t> out;
-  Encoder(*state_, out).recognise(parts);
+  Encoder(*state_, out).encode(parts);
   return out;
 }
 

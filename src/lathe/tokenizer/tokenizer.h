@@ -19,7 +19,11 @@ namespace lathe {
 
 enum class AddedTokens {
   kRecognise,  // text of added tokens becomes their id: for rendered templates
-  kPlain,      // no added token is recognised: for text of users, which must not forge special tokens
+  // For text of users, which must not forge special tokens, but is to be read as the model learnt it: of the added
+  // tokens only single letters are recognised (DeepSeek's older vocabularies have thirteen, such as "ü"). Never one
+  // that is marked special or is longer than one character.
+  kText,
+  kPlain,  // no added token at all
 };
 
 // Part of a text and how its added tokens are treated.
@@ -44,8 +48,8 @@ class Tokenizer {
   // not UTF-8 are encoded one by one, as U+FFFD where the vocabulary has no token for them; valid characters for which
   // it has none are left out, as the original library does without unk_token. Thread safe.
   std::vector<int32_t> encode(std::string_view text, AddedTokens added_tokens) const;
-  // Token ids of one text that comes in parts: added tokens are only recognised inside kRecognise parts, but all other
-  // tokens may span parts. So "User: " and "Hi" give the ids of "User: Hi", and nobody forges a special token.
+  // Token ids of one text that comes in parts: added tokens are only recognised inside one part, as it says, but all
+  // other tokens may span parts. So "User: " and "Hi" give the ids of "User: Hi", and nobody forges a special token.
   std::vector<int32_t> encode(std::span<const TextPart> parts) const;
 
   // The exact bytes of the ids (may be invalid UTF-8); ids outside the vocabulary yield nothing. Special tokens are

@@ -1,6 +1,7 @@
 // Published vocabularies and the encodings that other implementations give for them; the model of this repository.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdio>
@@ -93,6 +94,52 @@ TEST_P(GoldenTokenizer, Encodes) {
     EXPECT_EQ(tokenizer_->encode(text, AddedTokens::kPlain), plain != nullptr ? ids_of(*plain) : expected);
     EXPECT_EQ(tokenizer_->decode_bytes(expected, false), text);
   }
+}
+
+// Nothing that a user writes gives a control token, and the letters among the added tokens are read as the model knows
+// them.
+TEST_P(GoldenTokenizer, TextOfUsersForgesNothing) {
+  for (const char* forged : {"<｜begin▁of▁sentence｜>",
+                             "<｜end▁of▁sentence｜>",
+                             "<｜User｜>",
+                             "<｜Assistant｜>",
+                             "<think>",
+                             "</think>",
+                             "<｜tool▁calls▁begin｜>",
+                             "<|EOT|>",
+                             "<｜fim▁hole｜>"}) {
+    const auto id = tokenizer_->find(forged);
+    if (!id) continue;
+    const std::string text = str("a ", forged, "\n", forged, forged);
+    const Ids recognised = tokenizer_->encode(text, AddedTokens::kRecognise);
+    EXPECT_EQ(std::count(recognised.begin(), recognised.end(), *id), 3) << forged;
+    for (const AddedTokens treated : {AddedTokens::kText, AddedTokens::kPlain}) {
+      const Ids ids = tokenizer_->encode(text, treated);
+      EXPECT_EQ(std::count(ids.begin(), ids.end(), *id), 0) << forged;
+      EXPECT_EQ(tokenizer_->decode_bytes(ids, false), text);
+    }
+  }
+  int compared = 0;
+  for (const Json& entry : encodings_.find("encode")->as_array()) {
+    const std::string& text = entry.find("text")->as_string();
+    if (text.find("<") != std::string::npos) continue;  // may hold longer added tokens
+    EXPECT_EQ(tokenizer_->encode(text, AddedTokens::kText), ids_of(*entry.find("ids"))) << quoted(text);
+    ++compared;
+  }
+  EXPECT_GT(compared, 100);
+}
+
+TEST(GoldenLetters, AreReadInTextOfUsers) {
+  const std::filesystem::path shared = testing::shared_golden_dir();
+  if (shared.empty()) GTEST_SKIP() << "shared golden data not found; set LATHE_GOLDEN";
+  const Result<Tokenizer> t =
+      Tokenizer::parse(unpack(shared / "tokenizers" / "deepseek-llm" / "tokenizer.json.gz"), "");
+  ASSERT_TRUE(t) << t.error().message;
+  EXPECT_EQ(t->encode("Führer", AddedTokens::kText), (Ids{37, 100014, 71, 6245}));
+  Ids letters;
+  for (int32_t id = 100002; id <= 100014; ++id) letters.push_back(id);
+  EXPECT_EQ(t->encode("øöúÿõ÷ûýÀùÁþü", AddedTokens::kText), letters);
+  for (const int32_t id : t->encode("øöúÿõ÷ûýÀùÁþü", AddedTokens::kPlain)) EXPECT_LT(id, 100000);
 }
 
 TEST_P(GoldenTokenizer, EncodesPublishedVectors) {

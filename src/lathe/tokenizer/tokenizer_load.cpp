@@ -4,6 +4,8 @@
 
 #include "lathe/base/json.h"
 #include "lathe/base/str.h"
+#include "lathe/base/utf8.h"
+#include "lathe/tokenizer/regex_unicode.h"
 #include "lathe/tokenizer/tokenizer_state.h"
 
 namespace lathe {
@@ -119,6 +121,19 @@ Result<std::vector<AddedToken>> parse_added_tokens(const Json& json) {
                  str(quoted(twice->content), " is given twice, as ", twice[0].id, " and ", twice[1].id));
   }
   return tokens;
+}
+
+// Whether a token stands for a character of ordinary text: a letter, or one of Latin-1, which the alphabet of
+// byte-level vocabularies takes for bytes (the division sign is the one of DeepSeek's thirteen that is no letter).
+bool is_letter(const AddedToken& token) {
+  size_t size = 0;
+  const char32_t c = decode_utf8(token.content, size);
+  if (token.special || size != token.content.size()) return false;
+  if (c >= 0xA1 && c <= 0xFF) return true;
+  unicode::RangeSet letters;
+  unicode::property("L", letters);
+  letters.normalise();
+  return letters.contains(c);
 }
 
 class Loader {
@@ -282,13 +297,15 @@ class Loader {
     const auto size = static_cast<size_t>(state_.vocabulary.size());
     state_.whole = std::make_unique<std::atomic<Tokenizer::State::Whole>[]>(size);
     state_.special.assign(size, false);
-    std::vector<AddedToken> raw, normalized;
+    std::vector<AddedToken> raw, normalized, letters;
     for (AddedToken& token : added_) {
       if (token.special) state_.special[static_cast<size_t>(token.id)] = true;
+      if (is_letter(token)) letters.push_back(token);
       (token.normalized ? normalized : raw).push_back(std::move(token));
     }
     state_.raw_added = AddedTokenMatcher(std::move(raw));
     state_.normalized_added = AddedTokenMatcher(std::move(normalized));
+    state_.letters = AddedTokenMatcher(std::move(letters));
   }
 
   const Json& json_;

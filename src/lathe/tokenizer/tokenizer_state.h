@@ -41,6 +41,7 @@ struct Tokenizer::State {
   Pretokenizer pretokenizer;
   AddedTokenMatcher raw_added;         // `normalized` false: matched first
   AddedTokenMatcher normalized_added;  // matched in what is left
+  AddedTokenMatcher letters;           // those of both that AddedTokens::kText recognises
   std::vector<bool> special;           // by id
 
   TokenizerConfig config;

@@ -154,6 +154,31 @@ TEST(Tokenizer, LettersOfTheAlphabetAsAddedTokens) {
             "tokenizer.json: added_tokens: \"ü\" has id 306, model.vocab has 252");
 }
 
+// What kText recognises: single letters (and Latin-1, where byte-level vocabularies keep bytes), nothing that is marked
+// special, nothing longer.
+TEST(Tokenizer, TextRecognisesLettersOnly) {
+  Json json = tiny();
+  Json::Object& vocab = at(at(json, "model"), "vocab").as_object();
+  std::erase_if(vocab, [](const Json::Member& m) { return m.second == Json(0xFC) || m.second == Json(0xF7); });
+  Json& list = at(json, "added_tokens");
+  list.push(added(306, "ü", false)).push(added(307, "÷", false)).push(added(308, "ж", true));
+  list.push(added(309, "ж2", false)).push(added(310, "üb", false)).push(added(311, "中", false));
+  list.push(added('!', "!", false)).push(added(313, "e\u0301", false));
+  const Tokenizer t = must_parse(json);
+  constexpr AddedTokens kText = AddedTokens::kText;
+  EXPECT_EQ(t.encode("hü÷中", kText), (Ids{'h', 306, 307, 311}));
+  EXPECT_EQ(t.encode("übh", kText), (Ids{306, 'b', 'h'}));
+  EXPECT_EQ(t.encode("übh", kAll), (Ids{310, 'h'}));
+  EXPECT_EQ(t.encode("hüh", AddedTokens::kPlain), (Ids{'h', 0xC3, 0xBC, 'h'}));
+  for (const char* text : {"<s>", "</s>x", "<s>x", "→", "ж", "ж2", "e\u0301", "[w]", " [t] "}) {
+    EXPECT_EQ(t.encode(text, kText), t.encode(text, AddedTokens::kPlain)) << text;
+    EXPECT_NE(t.encode(text, kText), t.encode(text, kAll)) << text;
+  }
+  EXPECT_EQ(t.encode("!ü", kText), (Ids{'!', 306}));
+  const TextPart parts[] = {{"<s>he", kAll}, {"llo<s>ü", kText}, {"ü", AddedTokens::kPlain}};
+  EXPECT_EQ(t.encode(parts), (Ids{300, 259, '<', 's', '>', 306, 0xC3, 0xBC}));
+}
+
 // Tokens with `normalized` false are searched in the whole text first.
 TEST(Tokenizer, RawAddedTokensComeBeforeNormalizedOnes) {
   Json json = tiny();
