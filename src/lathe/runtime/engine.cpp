@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 #include "lathe/base/cpu.h"
 #include "lathe/kernels/kernel_table.h"
@@ -82,6 +83,8 @@ struct Engine::State {
   RequestId next_id = 1;
   Batch batch;
   std::vector<float> logits;
+  bool stepping = false;              // callbacks may run: the sequences of `batch` must stay
+  std::vector<RequestId> cancelled;   // by callbacks of the current step
 
   bool is_stop_token(const Sequence& sequence, int32_t id) const;
   void take_token(Sequence& sequence, Result<SampledToken> token);
@@ -209,6 +212,10 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
 }
 
 void Engine::cancel(RequestId id) {
+  if (state_->stepping) {
+    state_->cancelled.push_back(id);
+    return;
+  }
   std::unique_ptr<Sequence> sequence = state_->scheduler->remove(id);
   if (sequence == nullptr) return;
   sequence->completion.finish_reason = FinishReason::kCancelled;
@@ -271,6 +278,7 @@ bool Engine::step() {
   if (s.batch.token_ids.empty()) return !s.scheduler->idle();
   s.logits.resize(s.batch.logit_rows.size() * static_cast<size_t>(s.config.vocab_size));
   s.decoder->forward(s.batch.step(), s.logits.data(), nullptr);
+  s.stepping = true;
   for (size_t i = 0; i < s.batch.sampled.size(); ++i) {
     Sequence& sequence = *s.batch.sampled[i];
     const auto index = static_cast<int64_t>(sequence.completion.tokens.size());
@@ -280,6 +288,8 @@ bool Engine::step() {
     }
     s.take_token(sequence, sequence.sampler.sample(s.logit_row(i), index));
   }
+  s.stepping = false;
+  for (const RequestId id : std::exchange(s.cancelled, {})) cancel(id);
   return !s.scheduler->idle();
 }
 

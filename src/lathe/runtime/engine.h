@@ -33,7 +33,7 @@ struct EngineOptions {
   std::filesystem::path model;           // folder in HuggingFace layout
   int threads = 0;                       // 0: default_thread_count()
   int64_t ctx_size = 0;                  // positions of the cache; 0: the model's, at most kDefaultContext
-  std::optional<DType> cache_type;       // kF16, kBF16 or kF32; default by `compute`
+  std::optional<DType> cache_type = {};  // kF16, kBF16 or kF32; default by `compute`
   Compute compute = Compute::kAuto;
   int64_t max_batch_tokens = 512;        // of one step: prefill chunks are cut to it
   bool ignore_memory_limit = false;      // open even when the plan does not fit
@@ -67,7 +67,7 @@ struct Completion {
   std::vector<SampledToken> tokens;     // without the stop token
   std::string text;
   FinishReason finish_reason = FinishReason::kLength;
-  std::string stop_reason;              // the stop string, or "eos" or "token N"; empty otherwise
+  std::string stop_reason;              // with kStop: "stop string" or "token N" (its id); empty otherwise
   int64_t prompt_tokens = 0;
   double prefill_s = 0.0;               // submission to first token
   double decode_s = 0.0;                // first to last token
@@ -99,6 +99,7 @@ class Engine {
 
   // Checks the request and queues it. `on_finished` is called from step() or cancel().
   Result<RequestId> submit(Request request, OnFinished on_finished);
+  // Ends a request early; does nothing for one that has ended. From inside a callback it takes effect after the step.
   void cancel(RequestId id);
   // One forward pass over everything that is ready: decode tokens first, then prompt chunks, oldest first. False when idle.
   bool step();
