@@ -86,6 +86,11 @@ class PaperMap(CheckTest):
         self.write_all(self.rows(), [f"| T{n} | wrong | `Suite.Gone` |" for n in (1, 1, *range(3, 24))])
         self.assert_finds("paper_map", "README.md:2: T1 has a row already", "T2 has no row", "no such test: Suite.Gone")
 
+    def test_names_in_prose(self):
+        self.write_all(self.rows())
+        self.write("docs/other.md", "See `Suite.Name` and `lathe.h`.\n\n| x | `Suite.Gone` |\n")
+        self.assert_finds("paper_map", "docs/other.md:3: no such test: Suite.Gone", "1 finding(s)")
+
     def test_documents_must_be_there(self):
         self.assert_finds("paper_map", "docs/paper-map.md: not there", "README.md: not there")
 

@@ -1,4 +1,5 @@
 """Every function and test that docs/paper-map.md and the trap table of README.md name exists, and nothing is left out.
+Tests that other documents name exist too.
 
 A row of the map is `| Eq. 9, 41 | what | functions | tests |`: functions are code spans followed by the file that holds
 them (`f`, `g` in `path`), tests are code spans `Suite.Name` of GoogleTest. Cells say `not yet` for what is missing and
@@ -20,6 +21,7 @@ WITHOUT = ("not yet", "none")
 SPAN = re.compile(r"`([^`]+)`")
 ITEM = re.compile(r"^(Eq\.|Table|Figure|Section)\s+([\d., -]+)$")
 TEST_NAME = re.compile(r"^[A-Za-z]\w*\.[A-Za-z]\w*$")
+CAPITAL_NAME = re.compile(r"^[A-Z]\w*\.[A-Z]\w*$")
 TEST_MACRO = re.compile(r"^(?:TEST|TEST_F|TEST_P|TYPED_TEST|TYPED_TEST_P)\(\s*(\w+)\s*,\s*(\w+)\s*\)", re.M)
 EQUATION_FUNCTION = re.compile(r"\b(eq_(\d+)_\w+)\(")
 
@@ -138,13 +140,26 @@ def check_traps(root, tests):
     return findings + [f"{TRAPS}: T{n} has no row" for n in TRAP_NUMBERS if f"T{n}" not in seen]
 
 
+def check_prose(root, tests):
+    """Findings about tests that any document names outside the rows of the two tables."""
+    findings = []
+    for path in tree.files(root, ".md"):
+        for number, line in enumerate(tree.read(root, path).splitlines(), 1):
+            row = cells(line)
+            if row and (items_of(row[0]) or re.match(r"^T\d+$", row[0])):
+                continue
+            names = [s for s in SPAN.findall(line) if CAPITAL_NAME.match(s) and s not in tests]
+            findings += [f"{path}:{number}: no such test: {name}" for name in names]
+    return findings
+
+
 def main():
     root = tree.parse_root(__doc__)
     missing = [name for name in (MAP, TRAPS) if not (root / name).is_file()]
     if missing:
         tree.report("paper_map", [f"{name}: not there" for name in missing])
     tests = known_tests(root)
-    tree.report("paper_map", check_map(root, tests) + check_traps(root, tests))
+    tree.report("paper_map", check_map(root, tests) + check_traps(root, tests) + check_prose(root, tests))
 
 
 if __name__ == "__main__":
