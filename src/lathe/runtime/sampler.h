@@ -21,7 +21,7 @@ struct SamplingParams {
   double repetition_penalty = 1.0;  // > 0; over prompt and output
   double presence_penalty = 0.0;    // [-2, 2]; over the output
   double frequency_penalty = 0.0;   // [-2, 2]; over the output
-  std::vector<std::pair<int32_t, double>> logit_bias;  // [-100, 100] each
+  std::vector<std::pair<int32_t, double>> logit_bias = {};  // [-100, 100] each
   uint64_t seed = 0;
   int64_t logprobs = -1;            // top alternatives per token to report, -1: none
 };
