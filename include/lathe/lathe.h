@@ -1,11 +1,13 @@
 // Lathe's C++ interface: open a DeepSeek-V2-family model, generate text, tokenize, compute logits.
 //
-//   lathe::Expected<lathe::Model> model = lathe::Model::open("path/to/model");
+//   lathe::Expected<lathe::Model> model =
+//       lathe::Model::open("path/to/model");
 //   if (!model) return fail(model.error().message);
-//   auto answer = model->generate("Once upon a time", {.max_tokens = 64}, [](const lathe::Piece& piece) {
-//     std::cout << piece.text << std::flush;
-//     return true;  // false stops
-//   });
+//   const auto answer =
+//       model->generate("Once upon a time", {.max_tokens = 64}, [](const lathe::Piece& piece) {
+//         std::cout << piece.text << std::flush;
+//         return true;  // false stops
+//       });
 //
 // Conventions. Text is UTF-8. Token ids are int32_t from 0 to vocab_size - 1. Everything is returned by value and owned
 // by the caller; nothing that is passed in is kept after the call. What can fail returns Expected<T>; nothing here

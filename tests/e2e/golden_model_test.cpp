@@ -1,5 +1,6 @@
-// Every golden model against the values of independent implementations: logits, hidden states, router choices and weights,
-// log-probabilities, greedy continuations; through the engine on every kernel table, and through the reference equations.
+// Every golden model against the values of independent implementations: logits, hidden states, router choices and
+// weights, log-probabilities, greedy continuations; through the engine on every kernel table, and through the reference
+// equations.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -22,8 +23,8 @@ struct Scored {
 };
 
 std::unique_ptr<Engine> open_engine(const GoldenModel& model, const KernelTable* kernels, Compute compute) {
-  Result<std::unique_ptr<Engine>> engine =
-      Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = {}, .compute = compute, .kernels = kernels});
+  Result<std::unique_ptr<Engine>> engine = Engine::open(
+      {.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = {}, .compute = compute, .kernels = kernels});
   EXPECT_TRUE(engine.has_value()) << model.name << ": " << (engine ? "" : engine.error().message);
   return engine ? std::move(*engine) : nullptr;
 }
@@ -49,7 +50,12 @@ Scored score_by_reference(const ModelWeights& weights, const std::vector<int32_t
   out.logits.resize(ids.size() * static_cast<size_t>(weights.config().vocab_size));
   std::vector<int64_t> rows(ids.size());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-  const SequenceChunk chunk{.sequence = 1, .first_row = 0, .tokens = static_cast<int64_t>(ids.size()), .position = 0, .expanded_until = 0, .pages = {}};
+  const SequenceChunk chunk{.sequence = 1,
+                            .first_row = 0,
+                            .tokens = static_cast<int64_t>(ids.size()),
+                            .position = 0,
+                            .expanded_until = 0,
+                            .pages = {}};
   decoder->forward({.token_ids = ids, .chunks = {&chunk, 1}, .logit_rows = rows}, out.logits.data(), &out.trace);
   return out;
 }
@@ -65,7 +71,11 @@ std::vector<T> pick(const std::vector<T>& all, const std::vector<int32_t>& posit
   return out;
 }
 
-void check_logits(const Scored& scored, const GoldenModel& model, const std::string& prompt, const GoldenFile& expected, size_t vocab) {
+void check_logits(const Scored& scored,
+                  const GoldenModel& model,
+                  const std::string& prompt,
+                  const GoldenFile& expected,
+                  size_t vocab) {
   const std::vector<int32_t> ids = expected.ints(prompt + ".input_ids");
   std::vector<int32_t> positions(ids.size());
   for (size_t i = 0; i < positions.size(); ++i) positions[i] = static_cast<int32_t>(i);
@@ -75,17 +85,22 @@ void check_logits(const Scored& scored, const GoldenModel& model, const std::str
   ASSERT_EQ(actual.size(), wanted.size());
   const double tolerance = testing::logit_tolerance(model, prompt);
   double worst = 0.0;
-  for (size_t i = 0; i < wanted.size(); ++i) worst = std::max(worst, std::fabs(static_cast<double>(actual[i]) - wanted[i]));
+  for (size_t i = 0; i < wanted.size(); ++i)
+    worst = std::max(worst, std::fabs(static_cast<double>(actual[i]) - wanted[i]));
   EXPECT_LE(worst, tolerance);
 
   const std::vector<float> logprobs = expected.floats(prompt + ".logprobs");
   for (size_t t = 0; t + 1 < ids.size(); ++t) {
     const std::span<const float> row(scored.logits.data() + t * vocab, vocab);
-    ASSERT_NEAR(row[static_cast<size_t>(ids[t + 1])] - log_sum_exp(row), logprobs[t], 2.0 * tolerance) << "position " << t;
+    ASSERT_NEAR(row[static_cast<size_t>(ids[t + 1])] - log_sum_exp(row), logprobs[t], 2.0 * tolerance)
+        << "position " << t;
   }
 }
 
-void check_trace(const Scored& scored, const std::string& prompt, const GoldenFile& expected, const ModelConfig& config) {
+void check_trace(const Scored& scored,
+                 const std::string& prompt,
+                 const GoldenFile& expected,
+                 const ModelConfig& config) {
   if (!expected.has(prompt + ".hidden")) return;
   const std::vector<int32_t> kept = expected.ints(prompt + ".hidden_positions");
   const auto d = static_cast<size_t>(config.hidden_size);
@@ -95,7 +110,8 @@ void check_trace(const Scored& scored, const std::string& prompt, const GoldenFi
     hidden.insert(hidden.end(), rows.begin(), rows.end());
   }
   testing::expect_close(hidden, expected.floats(prompt + ".hidden"), testing::tol::kGoldenHidden);
-  testing::expect_close(pick(scored.trace.final_norm, kept, d), expected.floats(prompt + ".final_norm"), testing::tol::kGoldenHidden);
+  testing::expect_close(
+      pick(scored.trace.final_norm, kept, d), expected.floats(prompt + ".final_norm"), testing::tol::kGoldenHidden);
   for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
     const std::string name = prompt + ".layer" + std::to_string(layer) + ".router_";
     ASSERT_EQ(expected.has(name + "idx"), config.is_moe_layer(layer));
@@ -104,7 +120,8 @@ void check_trace(const Scored& scored, const std::string& prompt, const GoldenFi
     const MoeTrace& routing = scored.trace.routing[static_cast<size_t>(layer)];
     std::vector<int32_t> positions = expected.ints(prompt + ".positions");
     EXPECT_EQ(pick(routing.experts, positions, k), expected.ints(name + "idx")) << name;
-    testing::expect_close(pick(routing.weights, positions, k), expected.floats(name + "weight"), testing::tol::kGoldenHidden);
+    testing::expect_close(
+        pick(routing.weights, positions, k), expected.floats(name + "weight"), testing::tol::kGoldenHidden);
   }
 }
 
@@ -133,7 +150,8 @@ TEST(GoldenModels, EveryTableMatchesLogitsHiddenStatesRoutingAndGreedyIds) {
       ASSERT_NE(engine, nullptr);
       for (const std::string& prompt : model.prompts) {
         SCOPED_TRACE(model.name + " " + prompt + " " + std::string(table->isa));
-        if (table->isa == "reference" && prompt == "past4096") continue;  // minutes of scalar code; the vector tables cover it
+        if (table->isa == "reference" && prompt == "past4096")
+          continue;  // minutes of scalar code; the vector tables cover it
         const Scored scored = score(*engine, expected.ints(prompt + ".input_ids"));
         check_logits(scored, model, prompt, expected, static_cast<size_t>(engine->config().vocab_size));
         check_trace(scored, prompt, expected, engine->config());
@@ -158,14 +176,15 @@ TEST(GoldenModels, ReferenceEquationsMatch) {
   }
 }
 
-// A 16-bit cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0035, bf16
-// at most 0.31 where a router choice flips; with an f32 cache below 2e-4).
+// A 16-bit cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0035,
+// bf16 at most 0.31 where a router choice flips; with an f32 cache below 2e-4).
 TEST(GoldenModels, SixteenBitCachesStayClose) {
   const GoldenModel model = golden_models().back();
   ASSERT_EQ(model.name, "storyteller");
   const GoldenFile expected(model.expected / "expected.safetensors");
   for (const auto& [type, tolerance] : {std::pair{DType::kF16, 0.01}, std::pair{DType::kBF16, 0.5}}) {
-    Result<std::unique_ptr<Engine>> engine = Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
+    Result<std::unique_ptr<Engine>> engine =
+        Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
     ASSERT_TRUE(engine.has_value());
     for (const std::string& prompt : model.prompts) {
       const Scored scored = score(**engine, expected.ints(prompt + ".input_ids"));

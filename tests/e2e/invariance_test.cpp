@@ -1,5 +1,5 @@
-// The same answer always: logits of a token do not depend, bit for bit, on thread count, prompt chunks, batch companions, cache
-// pages or the vector instruction set. And the three forms of MLA agree within rounding.
+// The same answer always: logits of a token do not depend, bit for bit, on thread count, prompt chunks, batch
+// companions, cache pages or the vector instruction set. And the three forms of MLA agree within rounding.
 #include <gtest/gtest.h>
 
 #include "lathe/base/rng.h"
@@ -15,7 +15,10 @@ namespace {
 using testing::golden_models;
 using testing::GoldenModel;
 
-std::unique_ptr<Engine> open_engine(const GoldenModel& model, int threads, const KernelTable* kernels = nullptr, std::optional<DType> cache = DType::kF32) {
+std::unique_ptr<Engine> open_engine(const GoldenModel& model,
+                                    int threads,
+                                    const KernelTable* kernels = nullptr,
+                                    std::optional<DType> cache = DType::kF32) {
   Result<std::unique_ptr<Engine>> engine =
       Engine::open({.model = model.folder, .threads = threads, .ctx_size = 0, .cache_type = cache, .kernels = kernels});
   EXPECT_TRUE(engine.has_value()) << model.name << ": " << (engine ? "" : engine.error().message);
@@ -44,7 +47,8 @@ std::vector<float> score(Engine& engine, const std::vector<int32_t>& ids, int64_
   return logits;
 }
 
-// 600 tokens: more than two blocks of the expanded form, a rest in the absorbed form, and more than one attention split.
+// 600 tokens: more than two blocks of the expanded form, a rest in the absorbed form, and more than one attention
+// split.
 constexpr int64_t kLong = 600;
 
 TEST(Invariance, ThreadsAndPromptChunksChangeNoBit) {
@@ -72,7 +76,8 @@ TEST(Invariance, VectorTablesAgreeBitForBit) {
     SCOPED_TRACE(model.name);
     const std::unique_ptr<Engine> first = open_engine(model, 2, vector_tables[0], DType::kF16);
     const std::vector<int32_t> ids = random_prompt(first->config(), kLong, 12);
-    testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], DType::kF16), ids, 0), score(*first, ids, 0));
+    testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], DType::kF16), ids, 0),
+                              score(*first, ids, 0));
   }
 }
 
@@ -93,7 +98,8 @@ void expect_same(const Completion& a, const Completion& b) {
     EXPECT_EQ(a.tokens[i].id, b.tokens[i].id) << i;
     EXPECT_EQ(a.tokens[i].logprob, b.tokens[i].logprob) << i;
     ASSERT_EQ(a.tokens[i].top.size(), b.tokens[i].top.size());
-    for (size_t k = 0; k < a.tokens[i].top.size(); ++k) EXPECT_EQ(a.tokens[i].top[k].logprob, b.tokens[i].top[k].logprob);
+    for (size_t k = 0; k < a.tokens[i].top.size(); ++k)
+      EXPECT_EQ(a.tokens[i].top[k].logprob, b.tokens[i].top[k].logprob);
   }
 }
 
@@ -114,10 +120,11 @@ TEST(Invariance, AloneEqualsInABatchOfEight) {
       std::vector<std::optional<Completion>> batched(lengths.size());
       for (size_t i = 0; i < lengths.size(); ++i) {
         const size_t which = round == 0 ? i : lengths.size() - 1 - i;
-        Result<RequestId> id = engine->submit(request_for(*engine, lengths[which], which), [&batched, which](RequestId, Result<Completion> result) {
-          ASSERT_TRUE(result.has_value());
-          batched[which] = std::move(*result);
-        });
+        Result<RequestId> id = engine->submit(request_for(*engine, lengths[which], which),
+                                              [&batched, which](RequestId, Result<Completion> result) {
+                                                ASSERT_TRUE(result.has_value());
+                                                batched[which] = std::move(*result);
+                                              });
         ASSERT_TRUE(id.has_value());
       }
       while (engine->step()) {
@@ -135,7 +142,8 @@ TEST(Invariance, AloneEqualsInABatchOfEight) {
 std::vector<float> forward_in_form(const ModelWeights& weights, const std::vector<int32_t>& ids, bool expanded) {
   const ModelConfig& config = weights.config();
   Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::create(2);
-  const CacheLayout layout{.dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+  const CacheLayout layout{
+      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   const auto tokens = static_cast<int64_t>(ids.size());
   Result<PagePool> pages = PagePool::create(layout, pages_for(tokens));
   SequenceCache cache(*pages);
@@ -144,13 +152,19 @@ std::vector<float> forward_in_form(const ModelWeights& weights, const std::vecto
   Result<Decoder> decoder = Decoder::create(config, **backend);
   std::vector<int64_t> rows(ids.size());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
-  const SequenceChunk chunk{.sequence = 1, .first_row = 0, .tokens = tokens, .position = 0, .expanded_until = expanded ? tokens : 0, .pages = cache.pages()};
+  const SequenceChunk chunk{.sequence = 1,
+                            .first_row = 0,
+                            .tokens = tokens,
+                            .position = 0,
+                            .expanded_until = expanded ? tokens : 0,
+                            .pages = cache.pages()};
   std::vector<float> logits(ids.size() * static_cast<size_t>(config.vocab_size));
   decoder->forward({.token_ids = ids, .chunks = {&chunk, 1}, .logit_rows = rows}, logits.data(), nullptr);
   return logits;
 }
 
-// Logit differences between the forms of MLA: fp32 sums in another order through a few layers, as in tests/golden/README.md.
+// Logit differences between the forms of MLA: fp32 sums in another order through a few layers, as in
+// tests/golden/README.md.
 constexpr testing::Tolerance kForms{"kForms", 2e-4, 1e-5, 1e-8};
 
 TEST(Invariance, AbsorbedEqualsExpandedEqualsReference) {
@@ -172,12 +186,24 @@ TEST(Invariance, AbsorbedEqualsExpandedEqualsReference) {
     std::vector<float> expected(absorbed.size());
     const auto half = static_cast<int64_t>(ids.size() / 2);
     const auto vocab = static_cast<size_t>(engine->config().vocab_size);
-    const SequenceChunk first{.sequence = 1, .first_row = 0, .tokens = half, .position = 0, .expanded_until = 0, .pages = {}};
-    const SequenceChunk second{.sequence = 1, .first_row = 0, .tokens = static_cast<int64_t>(ids.size()) - half, .position = half, .expanded_until = 0, .pages = {}};
+    const SequenceChunk first{
+        .sequence = 1, .first_row = 0, .tokens = half, .position = 0, .expanded_until = 0, .pages = {}};
+    const SequenceChunk second{.sequence = 1,
+                               .first_row = 0,
+                               .tokens = static_cast<int64_t>(ids.size()) - half,
+                               .position = half,
+                               .expanded_until = 0,
+                               .pages = {}};
     const std::span<const int32_t> all(ids);
     const std::span<const int64_t> all_rows(rows);
-    decoder->forward({.token_ids = all.first(static_cast<size_t>(half)), .chunks = {&first, 1}, .logit_rows = all_rows.first(static_cast<size_t>(half))}, expected.data(), nullptr);
-    decoder->forward({.token_ids = all.subspan(static_cast<size_t>(half)), .chunks = {&second, 1}, .logit_rows = all_rows.first(ids.size() - static_cast<size_t>(half))},
+    decoder->forward({.token_ids = all.first(static_cast<size_t>(half)),
+                      .chunks = {&first, 1},
+                      .logit_rows = all_rows.first(static_cast<size_t>(half))},
+                     expected.data(),
+                     nullptr);
+    decoder->forward({.token_ids = all.subspan(static_cast<size_t>(half)),
+                      .chunks = {&second, 1},
+                      .logit_rows = all_rows.first(ids.size() - static_cast<size_t>(half))},
                      expected.data() + static_cast<size_t>(half) * vocab,
                      nullptr);
     testing::expect_close(absorbed, expected, kForms);

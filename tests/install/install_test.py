@@ -70,25 +70,30 @@ def main():
         if arguments.shared:
             environment["LD_LIBRARY_PATH"] = str(library.parent)
 
+        # The installed program, and then programs against either interface by either way of finding the library.
+        model = stage / "share/lathe/models/storyteller"
+        prompt, tokens = "The king", "8"
+        command = [stage / "bin" / "lathe", "generate", "-m", model, "-p", prompt, "-n", tokens, "--temperature", "0"]
+        text = run(*command, env=environment, cwd=folder)
+        expect(bool(text.strip()), True, "installed program generates text")
+        expected = f"{arguments.version}\n{text}"
+
+        def expect_answer(program, what):
+            expect(run(program, model, prompt, tokens, env=environment), expected, what)
+
         consumer = folder / "consumer"
         shutil.copytree(HERE / "consumer", consumer)
         run(arguments.cmake, "-S", consumer, "-B", folder / "by_cmake", f"-DCMAKE_PREFIX_PATH={stage}", env=environment)
         run(arguments.cmake, "--build", folder / "by_cmake", env=environment)
         for program in ("consumer_cpp", "consumer_c"):
-            expect(run(folder / "by_cmake" / program, env=environment).strip(), arguments.version, program)
+            expect_answer(folder / "by_cmake" / program, program)
 
         flags = run("pkg-config", "--cflags", "--libs", "lathe", env=environment).split()
         warnings = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror"]
         run("cc", *warnings, consumer / "consumer.c", "-o", folder / "by_pkg", *flags)
-        expect(run(folder / "by_pkg", env=environment).strip(), arguments.version, "pkg-config program")
+        expect_answer(folder / "by_pkg", "pkg-config program")
         version = run("pkg-config", "--modversion", "lathe", env=environment).strip()
         expect(version, arguments.version, "pkg-config version")
-
-        program = stage / "bin" / "lathe"
-        model = stage / "share/lathe/models/storyteller"
-        command = [program, "generate", "-m", model, "-p", "The king", "-n", "2", "--temperature", "0"]
-        text = run(*command, env=environment, cwd=folder)
-        expect(bool(text.strip()), True, "installed program generates text")
 
 
 if __name__ == "__main__":

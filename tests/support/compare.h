@@ -1,4 +1,5 @@
-// expect_close: NaN and infinity positions, largest absolute and relative error and 1 - cosine, against a named tolerance.
+// expect_close: NaN and infinity positions, largest absolute and relative error and 1 - cosine, against a named
+// tolerance.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,7 +15,7 @@ struct Tolerance {
   const char* name;
   double absolute;  // |a - e| <= absolute + relative * max|e|
   double relative;
-  double cosine;    // 1 - cos(a, e) <= cosine
+  double cosine;  // 1 - cos(a, e) <= cosine
 };
 
 namespace tol {

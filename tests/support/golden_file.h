@@ -83,7 +83,8 @@ inline std::vector<GoldenModel> golden_models() {
   return models;
 }
 
-// |logit - expected| allowed for a prompt: 20 times the error of the float32 reference, at least 2e-4 (tests/golden/README.md).
+// |logit - expected| allowed for a prompt: 20 times the error of the float32 reference, at least 2e-4
+// (tests/golden/README.md).
 inline double logit_tolerance(const GoldenModel& model, const std::string& prompt) {
   const Result<Json> json = read_json(model.expected / "expected.json");
   const Json* error = json->find("prompts")->find(prompt)->find("float32_reference_max_abs_logit_error");

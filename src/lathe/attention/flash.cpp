@@ -38,14 +38,17 @@ struct Partials {
 };
 
 // Whether one split holds all keys of the task's tokens; its result is then final.
-bool is_only_split(const Task& task) { return task.segment->position + task.token_end <= kSplitTokens; }
+bool is_only_split(const Task& task) {
+  return task.segment->position + task.token_end <= kSplitTokens;
+}
 
 // Ends a (token, head) result: out = accumulated / sum.
 void normalise(const KernelTable& kernels, float* out_V, const SoftmaxState& state, int64_t n) {
   kernels.scale(out_V, 1.0F / state.sum, n);
 }
 
-void run_task(const CpuContext& cpu, const FlashProblem& p, const Task& task, const TaskScratch& scratch, const Partials& out) {
+void run_task(
+    const CpuContext& cpu, const FlashProblem& p, const Task& task, const TaskScratch& scratch, const Partials& out) {
   const AttentionSegment& segment = *task.segment;
   const int64_t heads = task.heads;
   const int64_t tokens = task.token_end - task.token_begin;
@@ -105,8 +108,14 @@ void run_task(const CpuContext& cpu, const FlashProblem& p, const Task& task, co
 }
 
 // Adds the result of the next split to the one before it: out and state become those of both.
-void combine(const KernelTable& kernels, float* out_V, SoftmaxState& state, const float* next_V, const SoftmaxState& next, int64_t n) {
-  if (next.sum == 0.0F && next.maximum == -std::numeric_limits<float>::infinity()) return;  // the split lies in the future
+void combine(const KernelTable& kernels,
+             float* out_V,
+             SoftmaxState& state,
+             const float* next_V,
+             const SoftmaxState& next,
+             int64_t n) {
+  if (next.sum == 0.0F && next.maximum == -std::numeric_limits<float>::infinity())
+    return;  // the split lies in the future
   float next_factor = next.maximum;
   SoftmaxState both{state.maximum, 0.0F};
   const float factor = kernels.softmax_step(&next_factor, 1, 1, 1.0F, both);
@@ -163,13 +172,15 @@ class FlashRun {
     int64_t tasks = 0;
     for (const AttentionSegment& segment : problem_.segments) {
       const int64_t splits = (segment.position + segment.tokens + kSplitTokens - 1) / kSplitTokens;
-      tasks += splits * static_cast<int64_t>(problem_.groups.size()) * std::max<int64_t>(1, segment.tokens * most / kTaskRows);
+      tasks += splits * static_cast<int64_t>(problem_.groups.size()) *
+               std::max<int64_t>(1, segment.tokens * most / kTaskRows);
     }
     const int64_t parts = (cpu_.pool.threads() + tasks - 1) / std::max<int64_t>(tasks, 1);
     return std::max<int64_t>(1, most / parts);
   }
 
-  void add(const AttentionSegment& segment, const FlashGroup& group, int64_t h, int64_t heads, int64_t begin, int64_t end) {
+  void add(
+      const AttentionSegment& segment, const FlashGroup& group, int64_t h, int64_t heads, int64_t begin, int64_t end) {
     const int64_t splits = (segment.position + end + kSplitTokens - 1) / kSplitTokens;
     const int64_t rows = (end - begin) * heads;
     for (int64_t split = 0; split < splits; ++split) {
@@ -187,14 +198,15 @@ class FlashRun {
     }
   }
 
-  // Runs the collected tasks in parallel, then folds their results into the output, splits of one query in order. A query
-  // whose splits span two rounds goes on from what the first round left in `out` and `carried_`.
+  // Runs the collected tasks in parallel, then folds their results into the output, splits of one query in order. A
+  // query whose splits span two rounds goes on from what the first round left in `out` and `carried_`.
   void flush() {
     if (task_count_ == 0) return;
     cpu_.pool.run(task_count_, 1, [&](int64_t first, int64_t last, int thread) {
       const TaskScratch scratch{q_ + thread * Workspace::padded(kTaskRows * problem_.key_cols),
                                 scores_ + thread * Workspace::padded(kTaskRows * kPageTokens)};
-      for (int64_t i = first; i < last; ++i) run_task(cpu_, problem_, tasks_[static_cast<size_t>(i)], scratch, partials_);
+      for (int64_t i = first; i < last; ++i)
+        run_task(cpu_, problem_, tasks_[static_cast<size_t>(i)], scratch, partials_);
     });
     for (int64_t i = 0; i < task_count_; ++i) fold(tasks_[static_cast<size_t>(i)]);
     task_count_ = 0;
@@ -236,6 +248,8 @@ class FlashRun {
 
 }  // namespace
 
-void flash_attention(const CpuContext& cpu, const FlashProblem& problem) { FlashRun(cpu, problem).run(); }
+void flash_attention(const CpuContext& cpu, const FlashProblem& problem) {
+  FlashRun(cpu, problem).run();
+}
 
 }  // namespace lathe

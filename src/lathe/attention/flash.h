@@ -1,7 +1,8 @@
-// The attention core shared by absorbed MLA, MHA, GQA and MQA: flash decoding over cache pages with one canonical order.
-// A (query, head) walks its keys in tiles of one page (64 positions) by online softmax; tiles are grouped in splits of
-// 512 positions that start fresh and are combined left to right. Tiles and splits lie at absolute positions, so a result
-// depends on the query, its head and its own context alone: not on the batch, the chunk, the pages or the threads.
+// The attention core shared by absorbed MLA, MHA, GQA and MQA: flash decoding over cache pages with one canonical
+// order. A (query, head) walks its keys in tiles of one page (64 positions) by online softmax; tiles are grouped in
+// splits of 512 positions that start fresh and are combined left to right. Tiles and splits lie at absolute positions,
+// so a result depends on the query, its head and its own context alone: not on the batch, the chunk, the pages or the
+// threads.
 #pragma once
 
 #include <cstdint>
@@ -19,10 +20,11 @@ inline constexpr int64_t kSplitTokens = 512;  // a multiple of kPageTokens
 struct FlashGroup {
   int64_t first_head = 0;
   int64_t heads = 0;
-  int64_t key_first = 0;    // columns of the cache row
+  int64_t key_first = 0;  // columns of the cache row
   int64_t value_first = 0;
 };
 
+// All queries of a step. `segments` and `groups` are borrowed; out must not overlap q.
 struct FlashProblem {
   std::span<const AttentionSegment> segments;
   std::span<const FlashGroup> groups;

@@ -1,6 +1,6 @@
 // Multi-Head, Grouped-Query and Multi-Query Attention on the CPU: paper equations 1-8 with shared key and value heads
-// (spec section 2.1). MHA: num_key_value_heads = num_heads; MQA: 1. The baselines of the paper's Table 1, and the attention of
-// `llama` and `deepseek` checkpoints. The reference twin is reference/equations.h.
+// (spec section 2.1). MHA: num_key_value_heads = num_heads; MQA: 1. The baselines of the paper's Table 1, and the
+// attention of `llama` and `deepseek` checkpoints. The reference twin is reference/equations.h.
 #pragma once
 
 #include <cstdint>
@@ -45,8 +45,10 @@ struct GqaArgs {
   const float* rope_sin = nullptr;
   float* out = nullptr;
 };
+
 void gqa_attention(const CpuContext& cpu, const GqaArgs& args);
 
+// Workspace floats that gqa_attention takes for at most `tokens` tokens.
 int64_t gqa_scratch_floats(const GqaShape& shape, int64_t tokens, int threads);
 
 }  // namespace lathe

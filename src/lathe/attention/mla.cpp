@@ -1,4 +1,5 @@
-// Shape letters: T packed tokens, S cached positions, H heads, D hidden, C latent d_c, N nope dim, R rope dim, V value dim.
+// Shape letters: T packed tokens, S cached positions, H heads, D hidden, C latent d_c, N nope dim, R rope dim, V value
+// dim.
 #include "lathe/attention/mla.h"
 
 #include <algorithm>
@@ -15,7 +16,8 @@ namespace {
 
 constexpr float kLatentEps = 1e-6F;  // trap T3: whatever rms_norm_eps says
 
-// Query: Eq. 12-13 and 14 (with compression) or the plain projection; latent: Eq. 9 and 15. One parallel region each way.
+// Query: Eq. 12-13 and 14 (with compression) or the plain projection; latent: Eq. 9 and 15. One parallel region each
+// way.
 void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* q_latent_TQ, float* kv_a_T) {
   const MlaWeights& w = a.weights;
   const MlaShape& s = a.shape;
@@ -47,7 +49,8 @@ void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* 
   linear(cpu, w.q_b_proj, w.q_b_proj_bias, q_latent_TQ, a.tokens, q_THK);
 }
 
-// Norm of the latent (never of k^R: trap T4), RoPE of k^R and of every q^R, and the cache row of each token (Eq. 9, 14, 15).
+// Norm of the latent (never of k^R: trap T4), RoPE of k^R and of every q^R, and the cache row of each token (Eq. 9, 14,
+// 15).
 void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* kv_a_T) {
   const MlaShape& s = a.shape;
   const int64_t pairs = s.qk_rope_head_dim / 2;
@@ -90,7 +93,11 @@ AttentionSegment part_of(const AttentionSegment& segment, bool expanded) {
 // Eq. 16-18 with Eq. 10-11 moved to the query and output side (absorption):
 //   q~[h] = W_UK[h]^T q^C[h]      score[h, s] = (q~[h] . c[s] + q^R[h] . k^R[s]) * scale      o[h] = W_UV[h] z[h]
 // The two products per head stay two steps: W_UK^T W_UQ would be larger than both (spec 2.2.8).
-void absorbed_form(const CpuContext& cpu, const MlaArgs& a, std::span<const AttentionSegment> parts, const float* q_THK, float* out_THV) {
+void absorbed_form(const CpuContext& cpu,
+                   const MlaArgs& a,
+                   std::span<const AttentionSegment> parts,
+                   const float* q_THK,
+                   float* out_THV) {
   const MlaShape& s = a.shape;
   const int64_t heads = s.num_heads;
   const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
@@ -152,7 +159,8 @@ int64_t mla_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
   const auto padded = Workspace::padded;
   const int64_t common = padded(tokens * s.num_heads * s.qk_head_dim()) + padded(tokens * s.q_lora_rank) +
                          padded(tokens * s.cache_row()) + padded(tokens * s.num_heads * s.v_head_dim);
-  const int64_t absorbed = padded(tokens * s.num_heads * s.cache_row()) + padded(tokens * s.num_heads * s.kv_lora_rank) +
+  const int64_t absorbed = padded(tokens * s.num_heads * s.cache_row()) +
+                           padded(tokens * s.num_heads * s.kv_lora_rank) +
                            flash_scratch_floats(s.cache_row(), s.kv_lora_rank, threads);
   return common + std::max(absorbed, mla_expanded_scratch_floats(s, threads));
 }

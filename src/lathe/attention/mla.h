@@ -1,5 +1,5 @@
-// Multi-head Latent Attention on the CPU: paper equations 9-19 and 37-47 with the RMSNorms on both latents (spec section 2.2).
-// Only the latent c^KV and the shared key k^R are cached. Two forms give the same result within rounding:
+// Multi-head Latent Attention on the CPU: paper equations 9-19 and 37-47 with the RMSNorms on both latents (spec
+// section 2.2). Only the latent c^KV and the shared key k^R are cached. Two forms give the same result within rounding:
 //   absorbed: W^UK moved to the query side, W^UV to the output side; attention over the latent itself (decode);
 //   expanded: k^C and v of a tile of positions are rebuilt from the latent, tile by tile (long prompts).
 // Which form a token uses is fixed by its segment (AttentionSegment::expanded_until), never by the batch.
@@ -16,28 +16,29 @@
 namespace lathe {
 
 struct MlaShape {
-  int64_t hidden_size = 0;         // d
-  int64_t num_heads = 0;           // n_h
-  int64_t qk_nope_head_dim = 0;    // d_h
-  int64_t qk_rope_head_dim = 0;    // d_h^R
+  int64_t hidden_size = 0;       // d
+  int64_t num_heads = 0;         // n_h
+  int64_t qk_nope_head_dim = 0;  // d_h
+  int64_t qk_rope_head_dim = 0;  // d_h^R
   int64_t v_head_dim = 0;
-  int64_t kv_lora_rank = 0;        // d_c
-  int64_t q_lora_rank = 0;         // d'_c, 0: no query compression
-  float softmax_scale = 0.0F;      // (d_h + d_h^R)^-1/2 * g^2 (traps T1, T2)
-  bool rope_interleaved = true;    // pairs (2i, 2i+1), as the checkpoints store them (trap T9)
+  int64_t kv_lora_rank = 0;      // d_c
+  int64_t q_lora_rank = 0;       // d'_c, 0: no query compression
+  float softmax_scale = 0.0F;    // (d_h + d_h^R)^-1/2 * g^2 (traps T1, T2)
+  bool rope_interleaved = true;  // pairs (2i, 2i+1), as the checkpoints store them (trap T9)
 
   int64_t qk_head_dim() const { return qk_nope_head_dim + qk_rope_head_dim; }
+
   int64_t cache_row() const { return kv_lora_rank + qk_rope_head_dim; }
 };
 
 // Biases and norms may be null (no bias; converted models without latent norms).
 struct MlaWeights {
-  WeightMatrix q_proj;             // [H (d_h + d_h^R), d]; empty with query compression
-  WeightMatrix q_a_proj;           // W^DQ [d'_c, d]
-  WeightMatrix q_b_proj;           // [W^UQ; W^QR] per head (trap T8)
-  WeightMatrix kv_a_proj_with_mqa; // [W^DKV; W^KR] [d_c + d_h^R, d]
-  WeightMatrix kv_b_proj;          // per head [W^UK; W^UV], [H (d_h + d_v), d_c] (trap T8)
-  WeightMatrix o_proj;             // W^O [d, H d_v] (trap T12)
+  WeightMatrix q_proj;              // [H (d_h + d_h^R), d]; empty with query compression
+  WeightMatrix q_a_proj;            // W^DQ [d'_c, d]
+  WeightMatrix q_b_proj;            // [W^UQ; W^QR] per head (trap T8)
+  WeightMatrix kv_a_proj_with_mqa;  // [W^DKV; W^KR] [d_c + d_h^R, d]
+  WeightMatrix kv_b_proj;           // per head [W^UK; W^UV], [H (d_h + d_v), d_c] (trap T8)
+  WeightMatrix o_proj;              // W^O [d, H d_v] (trap T12)
   const float* q_a_layernorm = nullptr;
   const float* kv_a_layernorm = nullptr;
   const float* q_proj_bias = nullptr;
@@ -59,6 +60,7 @@ struct MlaArgs {
   const float* rope_sin = nullptr;
   float* out = nullptr;
 };
+
 void mla_attention(const CpuContext& cpu, const MlaArgs& args);
 
 // Workspace floats that mla_attention takes for at most `tokens` tokens.

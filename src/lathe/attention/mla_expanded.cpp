@@ -11,10 +11,10 @@ namespace {
 constexpr int64_t kQueryBlock = 256;  // queries that share one expansion of a tile
 
 struct Scratch {
-  float* latents_SC;   // [64, C] in fp32
-  float* kv_SK;        // [64, N + V]
-  float* scores_TS;    // [queries, 64]
-  float* out_TV;       // [queries, V]
+  float* latents_SC;  // [64, C] in fp32
+  float* kv_SK;       // [64, N + V]
+  float* scores_TS;   // [queries, 64]
+  float* out_TV;      // [queries, V]
   SoftmaxState* state_T;
 };
 
@@ -26,9 +26,15 @@ Scratch take_scratch(Workspace& workspace, const MlaShape& s) {
           workspace.take_as<SoftmaxState>(kQueryBlock)};
 }
 
-// Rebuilds [k^C ; v] of one head for `keys` positions from `start`: rows of W^UK and W^UV are neighbours (trap T8), so this is
-// one product.
-void expand_tile(const KernelTable& kernels, const MlaArgs& a, const CacheView& cache, int64_t h, int64_t start, int64_t keys, const Scratch& scratch) {
+// Rebuilds [k^C ; v] of one head for `keys` positions from `start`: rows of W^UK and W^UV are neighbours (trap T8), so
+// this is one product.
+void expand_tile(const KernelTable& kernels,
+                 const MlaArgs& a,
+                 const CacheView& cache,
+                 int64_t h,
+                 int64_t start,
+                 int64_t keys,
+                 const Scratch& scratch) {
   const MlaShape& s = a.shape;
   const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
   for (int64_t i = 0; i < keys; ++i) {
@@ -55,7 +61,15 @@ WeightMatrix fp32_rows(const float* data, int64_t rows, int64_t cols, int64_t st
 }
 
 // One head of queries [begin, end) of the segment against every position they see. Eq. 16-17.
-void run_head(const CpuContext& cpu, const MlaArgs& a, const AttentionSegment& segment, int64_t h, int64_t begin, int64_t end, const float* q_THK, float* out_THV, const Scratch& scratch) {
+void run_head(const CpuContext& cpu,
+              const MlaArgs& a,
+              const AttentionSegment& segment,
+              int64_t h,
+              int64_t begin,
+              int64_t end,
+              const float* q_THK,
+              float* out_THV,
+              const Scratch& scratch) {
   const MlaShape& s = a.shape;
   const KernelTable& kernels = cpu.kernels;
   const int64_t queries = end - begin;
@@ -118,7 +132,8 @@ int64_t mla_expanded_scratch_floats(const MlaShape& s, int threads) {
          padded(threads * static_cast<int64_t>(sizeof(Scratch)) / 4);
 }
 
-void mla_expanded(const CpuContext& cpu, const MlaArgs& a, const AttentionSegment& segment, const float* q_THK, float* out_THV) {
+void mla_expanded(
+    const CpuContext& cpu, const MlaArgs& a, const AttentionSegment& segment, const float* q_THK, float* out_THV) {
   const Workspace::Scope scope(cpu.workspace);
   auto* scratch = cpu.workspace.take_as<Scratch>(cpu.pool.threads());
   for (int i = 0; i < cpu.pool.threads(); ++i) scratch[i] = take_scratch(cpu.workspace, a.shape);

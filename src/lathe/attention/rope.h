@@ -39,6 +39,7 @@ struct YarnBounds {
   double high = 0.0;
 };
 
+// The bounds of the ramp in pair indices (step 1).
 YarnBounds yarn_bounds(const RopeParameters& rope);
 
 // Step 2: clamp((pair - low) / (high - low), 0, 1): 0 keeps the plain frequency, 1 divides it by the factor.

@@ -124,9 +124,9 @@ Range part_of(int64_t count, int64_t parts, int64_t index) {
 
 struct ThreadPool::State {
   // What one worker is asked to do. `ticket` counts its jobs; the fields beside it are written before it. Whoever turns
-  // `claim` from the ticket to kClaimed runs the part: the worker, or the caller when the worker did not get a processor
-  // in time, so that a busy machine delays a run by at most the parts that are being computed. Two cache lines,
-  // because processors fetch lines in pairs.
+  // `claim` from the ticket to kClaimed runs the part: the worker, or the caller when the worker did not get a
+  // processor in time, so that a busy machine delays a run by at most the parts that are being computed. Two cache
+  // lines, because processors fetch lines in pairs.
   struct alignas(128) Worker {
     WaitWord ticket;
     std::atomic<uint32_t> claim{kClaimed};

@@ -1,6 +1,6 @@
 // A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin briefly
-// and then park, and the caller runs the parts of threads that got no processor in time, so that a busy machine does not
-// make a run collapse. What a loop computes must not depend on the split.
+// and then park, and the caller runs the parts of threads that got no processor in time, so that a busy machine does
+// not make a run collapse. What a loop computes must not depend on the split.
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ class ThreadPool {
   int threads() const;
 
   // body(begin, end, thread): called with disjoint ranges that cover [0, count), `grain` being the least useful size of
-  // one. `thread` < threads() tells concurrent calls apart; one thread may get several ranges, one after the other. Must
-  // not throw. Not reentrant: one run() at a time, from one thread.
+  // one. `thread` < threads() tells concurrent calls apart; one thread may get several ranges, one after the other.
+  // Must not throw. Not reentrant: one run() at a time, from one thread.
   template <class Body>
   void run(int64_t count, int64_t grain, const Body& body) {
     run_erased(

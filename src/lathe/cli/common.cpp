@@ -28,9 +28,13 @@ int report(const Error& error) {
   return exit_code(error);
 }
 
-Status write_stdout(std::string_view text) { return write_all(STDOUT_FILENO, text, "stdout"); }
+Status write_stdout(std::string_view text) {
+  return write_all(STDOUT_FILENO, text, "stdout");
+}
 
-Status write_json(const Json& json) { return write_stdout(json.dump(2) + "\n"); }
+Status write_json(const Json& json) {
+  return write_stdout(json.dump(2) + "\n");
+}
 
 Result<std::filesystem::path> model_folder(const std::string& model) {
   if (!model.empty()) {
@@ -45,8 +49,9 @@ Result<std::filesystem::path> model_folder(const std::string& model) {
     std::error_code ignored;
     if (std::filesystem::exists(folder / "config.json", ignored)) return folder.lexically_normal();
   }
-  return Error{Errc::kNotFound,
-               str("default model: expected share/lathe/models/storyteller beside the program, found none near ", here)};
+  return Error{
+      Errc::kNotFound,
+      str("default model: expected share/lathe/models/storyteller beside the program, found none near ", here)};
 }
 
 namespace {
@@ -121,7 +126,8 @@ Result<std::vector<int32_t>> parse_token_ids(const std::string& text) {
   if (text.starts_with("@")) {
     LATHE_TRY(const Json json, read_json(text.substr(1)));
     if (!json.is_array()) {
-      return Error{Errc::kInvalidArgument, str(text.substr(1), ": expected an array of token ids, found ", json.kind_name())};
+      return Error{Errc::kInvalidArgument,
+                   str(text.substr(1), ": expected an array of token ids, found ", json.kind_name())};
     }
     for (const Json& item : json.as_array()) {
       if (!item.is_int()) {
@@ -137,7 +143,8 @@ Result<std::vector<int32_t>> parse_token_ids(const std::string& text) {
       while (item.ends_with(' ')) item.remove_suffix(1);
       int64_t id = 0;
       if (!parse_int(item, id)) {
-        return Error{Errc::kInvalidArgument, str("--token-ids: expected integers separated by commas, found ", quoted(item))};
+        return Error{Errc::kInvalidArgument,
+                     str("--token-ids: expected integers separated by commas, found ", quoted(item))};
       }
       LATHE_TRY(add(id));
       begin = end + 1;
@@ -159,7 +166,8 @@ Result<std::string> read_stdin() {
       return Error{Errc::kIo, "stdin: read failed"};
     }
     text.append(buffer.data(), static_cast<size_t>(got));
-    if (text.size() > kMost) return Error{Errc::kInvalidData, str("stdin: expected at most ", kMost, " bytes, found more")};
+    if (text.size() > kMost)
+      return Error{Errc::kInvalidData, str("stdin: expected at most ", kMost, " bytes, found more")};
   }
 }
 

@@ -1,5 +1,5 @@
-// What the subcommands share: exit codes, opening a model with its plan and warnings printed, output that notices a full disk,
-// signals that end an answer.
+// What the subcommands share: exit codes, opening a model with its plan and warnings printed, output that notices a
+// full disk, signals that end an answer.
 #pragma once
 
 #include <cstdint>
@@ -36,7 +36,8 @@ Result<std::filesystem::path> model_folder(const std::string& model);
 // Opens the model; prints warnings, and the memory plan unless quiet, to stderr.
 Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags);
 
-// Flags over the model's generation_config.json. A model whose defaults say do_sample=false is greedy unless told otherwise.
+// Flags over the model's generation_config.json. A model whose defaults say do_sample=false is greedy unless told
+// otherwise.
 Result<SamplingParams> sampling_params(const SamplingFlags& flags, const GenerationDefaults& defaults);
 
 // "1,2,3" or "@FILE.json" (a JSON array of integers).

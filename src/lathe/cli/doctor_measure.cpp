@@ -148,7 +148,7 @@ Arithmetic measure_arithmetic(ThreadPool& pool, double seconds) {
     out.all_threads = out.one_thread;
     return out;
   }
-  const int64_t tasks = 4 * out.threads;
+  const int64_t tasks = int64_t{4} * out.threads;
   out.all_threads = static_cast<double>(tasks) * kOperations / best_time(seconds, [&] {
                       pool.run(tasks, 1, [&](int64_t begin, int64_t end, int thread) {
                         for (int64_t t = begin; t < end; ++t) repeat(products[static_cast<size_t>(thread)]);

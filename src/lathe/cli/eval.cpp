@@ -17,7 +17,8 @@ namespace {
 
 template <class T>
 StoredTensor stored(std::string name, DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
-  return {.name = std::move(name), .dtype = dtype, .shape = std::move(shape), .bytes = std::as_bytes(std::span(values))};
+  return {
+      .name = std::move(name), .dtype = dtype, .shape = std::move(shape), .bytes = std::as_bytes(std::span(values))};
 }
 
 // The contract of `eval logits`: logits, and with --trace hidden, final_norm and routing per MoE layer.
@@ -78,9 +79,17 @@ class ProgressLine {
     const double elapsed = std::chrono::duration<double>(now - start_).count();
     const double rate = tokens_per_second(done, elapsed);
     const double left = rate > 0.0 ? static_cast<double>(total - done) / rate : 0.0;
-    const std::string text = str(done, " of ", total, " tokens, ", fixed(rate, 0), " tok/s, perplexity ",
-                                 fixed(std::exp(so_far.nll / static_cast<double>(std::max<int64_t>(so_far.tokens, 1))), 3),
-                                 ", ", fixed(left, 0), " s left");
+    const std::string text =
+        str(done,
+            " of ",
+            total,
+            " tokens, ",
+            fixed(rate, 0),
+            " tok/s, perplexity ",
+            fixed(std::exp(so_far.nll / static_cast<double>(std::max<int64_t>(so_far.tokens, 1))), 3),
+            ", ",
+            fixed(left, 0),
+            " s left");
     if (!terminal_) {
       log_info(text);
       return;
@@ -125,7 +134,9 @@ Result<Perplexity> perplexity(Engine& engine, const std::vector<int32_t>& text, 
       return finite && SignalScope::caught() == 0;
     });
     LATHE_TRY(status);
-    if (!finite) return Error{Errc::kInvalidData, str("logits: expected finite values, found others in tokens ", begin, " to ", end)};
+    if (!finite)
+      return Error{Errc::kInvalidData,
+                   str("logits: expected finite values, found others in tokens ", begin, " to ", end)};
     if (SignalScope::caught() != 0) return Error{Errc::kCancelled, "perplexity: interrupted"};
     progress.show(end, total, sum);
   }
@@ -135,22 +146,33 @@ Result<Perplexity> perplexity(Engine& engine, const std::vector<int32_t>& text, 
 Status eval_perplexity(const EvalPerplexityOptions& o) {
   LATHE_TRY(const std::unique_ptr<Engine> engine, open_engine(o.engine));
   if (engine->tokenizer() == nullptr) {
-    return Error{Errc::kNotFound, str(engine->weights().checkpoint().folder(), ": expected tokenizer.json, found none")};
+    return Error{Errc::kNotFound,
+                 str(engine->weights().checkpoint().folder(), ": expected tokenizer.json, found none")};
   }
   LATHE_TRY(const std::string text, read_file(o.file, uint64_t{1} << 32));
   const int64_t window = o.window > 0 ? o.window : engine->context_size();
   if (window > engine->context_size()) {
-    return Error{Errc::kInvalidArgument, str("--ctx: expected at most the context size ", engine->context_size(), ", found ", window)};
+    return Error{Errc::kInvalidArgument,
+                 str("--ctx: expected at most the context size ", engine->context_size(), ", found ", window)};
   }
   const std::vector<int32_t> ids = engine->tokenizer()->encode(text, AddedTokens::kText);
   const SignalScope signals;
   LATHE_TRY(const Perplexity result, perplexity(*engine, ids, window, o.engine.quiet));
-  if (result.tokens == 0) return Error{Errc::kInvalidData, str(o.file, ": expected at least one token to predict, found ", ids.size(), " tokens")};
+  if (result.tokens == 0)
+    return Error{Errc::kInvalidData,
+                 str(o.file, ": expected at least one token to predict, found ", ids.size(), " tokens")};
   const double mean = result.nll / static_cast<double>(result.tokens);
   const double bits_per_byte = result.bytes > 0 ? result.nll / std::log(2.0) / static_cast<double>(result.bytes) : 0.0;
   if (!o.engine.json) {
-    return write_stdout(str("tokens         ", result.tokens, "\nnll            ", fixed(mean, 6), " nats per token\nperplexity     ",
-                            fixed(std::exp(mean), 4), "\nbits per byte  ", fixed(bits_per_byte, 5), "\n"));
+    return write_stdout(str("tokens         ",
+                            result.tokens,
+                            "\nnll            ",
+                            fixed(mean, 6),
+                            " nats per token\nperplexity     ",
+                            fixed(std::exp(mean), 4),
+                            "\nbits per byte  ",
+                            fixed(bits_per_byte, 5),
+                            "\n"));
   }
   Json out = Json::object();
   out.set("tokens", result.tokens);

@@ -13,7 +13,9 @@ namespace {
 Result<std::vector<int32_t>> prompt_ids(const GenerateOptions& o, const Engine& engine) {
   if (o.token_ids) return parse_token_ids(*o.token_ids);
   if (engine.tokenizer() == nullptr) {
-    return Error{Errc::kNotFound, str(engine.weights().checkpoint().folder(), ": expected tokenizer.json for a text prompt, found none (--token-ids needs no tokenizer)")};
+    return Error{Errc::kNotFound,
+                 str(engine.weights().checkpoint().folder(),
+                     ": expected tokenizer.json for a text prompt, found none (--token-ids needs no tokenizer)")};
   }
   std::string text;
   if (o.prompt_file) {
@@ -43,7 +45,10 @@ Json logprobs_json(const Engine& engine, const std::vector<SampledToken>& tokens
   return list;
 }
 
-Json completion_json(const Engine& engine, const GenerateOptions& o, const std::vector<int32_t>& prompt, const Completion& c) {
+Json completion_json(const Engine& engine,
+                     const GenerateOptions& o,
+                     const std::vector<int32_t>& prompt,
+                     const Completion& c) {
   std::vector<int64_t> prompt_token_ids(prompt.begin(), prompt.end());
   std::vector<int64_t> token_ids;
   for (const SampledToken& token : c.tokens) token_ids.push_back(token.id);

@@ -42,7 +42,8 @@ Result<Facts> gather(const InspectOptions& o) {
   const int64_t most = f.config.max_position_embeddings;
   f.context = o.ctx_size > 0 ? o.ctx_size : std::min(most, kDefaultContext);
   if (f.context > most) {
-    return Error{Errc::kInvalidArgument, str("--ctx-size: expected at most max_position_embeddings ", most, ", found ", f.context)};
+    return Error{Errc::kInvalidArgument,
+                 str("--ctx-size: expected at most max_position_embeddings ", most, ", found ", f.context)};
   }
   const int64_t batch = std::min<int64_t>(EngineOptions{}.max_batch_tokens, f.context);
   const int threads = default_thread_count();
@@ -125,17 +126,41 @@ std::string line(std::string_view label, const std::string& value) {
 
 std::string describe_attention(const ModelConfig& c) {
   if (c.attention == AttentionKind::kMla) {
-    return str("MLA, ", c.num_attention_heads, " heads; kv_lora_rank ", c.kv_lora_rank, ", q_lora_rank ",
-               c.q_lora_rank > 0 ? str(c.q_lora_rank) : std::string("none"), ", nope ", c.qk_nope_head_dim, ", rope ",
-               c.qk_rope_head_dim, ", value ", c.v_head_dim);
+    return str("MLA, ",
+               c.num_attention_heads,
+               " heads; kv_lora_rank ",
+               c.kv_lora_rank,
+               ", q_lora_rank ",
+               c.q_lora_rank > 0 ? str(c.q_lora_rank) : std::string("none"),
+               ", nope ",
+               c.qk_nope_head_dim,
+               ", rope ",
+               c.qk_rope_head_dim,
+               ", value ",
+               c.v_head_dim);
   }
-  return str(attention_name(c), ", ", c.num_attention_heads, " query heads, ", c.num_key_value_heads, " key/value heads of ", c.head_dim);
+  return str(attention_name(c),
+             ", ",
+             c.num_attention_heads,
+             " query heads, ",
+             c.num_key_value_heads,
+             " key/value heads of ",
+             c.head_dim);
 }
 
 std::string describe_ffn(const ModelConfig& c) {
   if (c.n_routed_experts == 0) return str("dense SwiGLU of ", c.intermediate_size);
-  std::string out = str(c.n_routed_experts, " routed experts of ", c.moe_intermediate_size, ", ", c.num_experts_per_tok, " per token, ",
-                        c.n_shared_experts, " shared; ", name_of(c.scoring_func), ", ", name_of(c.topk_method));
+  std::string out = str(c.n_routed_experts,
+                        " routed experts of ",
+                        c.moe_intermediate_size,
+                        ", ",
+                        c.num_experts_per_tok,
+                        " per token, ",
+                        c.n_shared_experts,
+                        " shared; ",
+                        name_of(c.scoring_func),
+                        ", ",
+                        name_of(c.topk_method));
   if (c.n_group > 1) out += str(" (", c.topk_group, " of ", c.n_group, " groups)");
   out += str(", scaling ", c.routed_scaling_factor, c.norm_topk_prob ? ", normalised" : "");
   if (c.first_k_dense_replace > 0) out += str("; first ", c.first_k_dense_replace, " dense of ", c.intermediate_size);
@@ -144,11 +169,23 @@ std::string describe_ffn(const ModelConfig& c) {
 
 std::string describe_rope(const ModelConfig& c) {
   const RopeScaling& r = c.rope_scaling;
-  std::string out = str("theta ", c.rope_theta, c.rope_layout == RopeLayout::kInterleaved ? ", pairs (2i, 2i+1)" : ", pairs (i, i + d/2)");
+  std::string out = str("theta ",
+                        c.rope_theta,
+                        c.rope_layout == RopeLayout::kInterleaved ? ", pairs (2i, 2i+1)" : ", pairs (i, i + d/2)");
   if (r.type == RopeScalingType::kLinear) out += str("; linear x", r.factor);
   if (r.type == RopeScalingType::kYarn) {
-    out += str("; YaRN x", r.factor, " from ", r.original_max_position_embeddings, ", beta ", r.beta_fast, "/", r.beta_slow,
-               ", mscale ", r.mscale, "/", r.mscale_all_dim);
+    out += str("; YaRN x",
+               r.factor,
+               " from ",
+               r.original_max_position_embeddings,
+               ", beta ",
+               r.beta_fast,
+               "/",
+               r.beta_slow,
+               ", mscale ",
+               r.mscale,
+               "/",
+               r.mscale_all_dim);
   }
   return out + str("; softmax scale ", fixed(attention_scale(c), 10));
 }
@@ -166,22 +203,35 @@ std::string to_text(const Facts& f) {
   const int64_t groups = f.cache.mqa_elements_per_token;
   std::string out;
   out += line("architecture", str(c.architecture, " (", name_of(c.model_type), "), ", c.fp8 ? "fp8_e4m3" : c.dtype));
-  out += line("layers", str(c.num_hidden_layers, " of ", c.hidden_size, ", vocabulary ", with_commas(c.vocab_size), ", context ",
-                            with_commas(c.max_position_embeddings)));
+  out += line("layers",
+              str(c.num_hidden_layers,
+                  " of ",
+                  c.hidden_size,
+                  ", vocabulary ",
+                  with_commas(c.vocab_size),
+                  ", context ",
+                  with_commas(c.max_position_embeddings)));
   out += line("attention", describe_attention(c));
   out += line("feed-forward", describe_ffn(c));
   out += line("rope", describe_rope(c));
   out += line("parameters", str(with_commas(f.parameters.total), " total (", short_count(f.parameters.total), ")"));
-  out += line("  active per token", str(with_commas(f.parameters.active), " with the head (", short_count(f.parameters.active), "), ",
-                                        with_commas(f.parameters.active_with_embedding), " with embedding and head"));
+  out += line("  active per token",
+              str(with_commas(f.parameters.active),
+                  " with the head (",
+                  short_count(f.parameters.active),
+                  "), ",
+                  with_commas(f.parameters.active_with_embedding),
+                  " with embedding and head"));
   out += str("cache per token (", f.cache_type, ")\n");
   out += cache_row(str("this model (", attention_name(c), ")"), f.cache.elements_per_token);
   out += cache_row("MHA, same heads", f.cache.mha_elements_per_token);
   out += cache_row("GQA, 8 groups", f.cache.gqa8_elements_per_token);
   out += cache_row("MQA", f.cache.mqa_elements_per_token);
   if (groups > 0) {
-    const double share = 100.0 * static_cast<double>(f.cache.elements_per_token) / static_cast<double>(f.cache.mha_elements_per_token);
-    out += str("  equal to GQA with ", fixed(f.cache.equivalent_gqa_groups, 2), " groups; ", fixed(share, 2), " % of MHA\n");
+    const double share =
+        100.0 * static_cast<double>(f.cache.elements_per_token) / static_cast<double>(f.cache.mha_elements_per_token);
+    out += str(
+        "  equal to GQA with ", fixed(f.cache.equivalent_gqa_groups, 2), " groups; ", fixed(share, 2), " % of MHA\n");
   }
   out += str("memory plan for ", with_commas(f.context), " tokens\n");
   out += line("  weights", human_bytes(f.plan.weights));
@@ -200,10 +250,11 @@ Status inspect_cpu(bool json) {
     names += str(names.empty() ? "" : ", ", table->isa);
   }
   if (!json) {
-    return write_stdout(line("processor", cpu_model_name()) + line("kernels in force", std::string(kernels().isa)) +
-                        line("kernels available", names) + line("threads", str(default_thread_count())) +
-                        line("processors allowed", str(limits.affinity_cpus, ", ", limits.physical_cores, " physical cores")) +
-                        line("memory available", str(human_bytes(limits.available_memory), " of ", human_bytes(limits.total_memory))));
+    return write_stdout(
+        line("processor", cpu_model_name()) + line("kernels in force", std::string(kernels().isa)) +
+        line("kernels available", names) + line("threads", str(default_thread_count())) +
+        line("processors allowed", str(limits.affinity_cpus, ", ", limits.physical_cores, " physical cores")) +
+        line("memory available", str(human_bytes(limits.available_memory), " of ", human_bytes(limits.total_memory))));
   }
   Json out = Json::object();
   out.set("processor", cpu_model_name());

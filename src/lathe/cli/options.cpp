@@ -2,7 +2,6 @@
 #include "lathe/cli/options.h"
 
 #include <CLI/CLI.hpp>
-
 #include <algorithm>
 #include <cctype>
 
@@ -83,17 +82,26 @@ CLI::Validator one_of(std::vector<std::string> values) {
       "");
 }
 
-void add_json(CLI::App& app, bool& target) { flag(app, "--json", target, "One JSON document on stdout"); }
+void add_json(CLI::App& app, bool& target) {
+  flag(app, "--json", target, "One JSON document on stdout");
+}
 
-void add_quiet(CLI::App& app, bool& target) { flag(app, "-q,--quiet", target, "Warnings and errors only on stderr"); }
+void add_quiet(CLI::App& app, bool& target) {
+  flag(app, "-q,--quiet", target, "Warnings and errors only on stderr");
+}
 
 void add_engine_flags(CLI::App& app, EngineFlags& f, bool model_required, bool has_json = true) {
-  CLI::Option* model = option(app, "-m,--model", f.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
+  CLI::Option* model =
+      option(app, "-m,--model", f.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
   if (model_required) model->required();
-  option(app, "-t,--threads", f.threads, "Threads; default: physical cores inside affinity and cgroup quota")->check(whole(1, 1024));
-  option(app, "-c,--ctx-size", f.ctx_size, "Positions of the cache; default: the model's, at most 32768")->check(whole(1, kMaxTokens));
-  option(app, "--cache-type", f.cache_type, "f16 (default), bf16 or f32 (default with --compute f32)")->check(one_of({"f16", "bf16", "f32"}));
-  option(app, "--compute", f.compute, "auto, or f32: reference-grade arithmetic, for parity")->check(one_of({"auto", "f32"}));
+  option(app, "-t,--threads", f.threads, "Threads; default: physical cores inside affinity and cgroup quota")
+      ->check(whole(1, 1024));
+  option(app, "-c,--ctx-size", f.ctx_size, "Positions of the cache; default: the model's, at most 32768")
+      ->check(whole(1, kMaxTokens));
+  option(app, "--cache-type", f.cache_type, "f16 (default), bf16 or f32 (default with --compute f32)")
+      ->check(one_of({"f16", "bf16", "f32"}));
+  option(app, "--compute", f.compute, "auto, or f32: reference-grade arithmetic, for parity")
+      ->check(one_of({"auto", "f32"}));
   option(app, "--backend", f.backend, "auto or cpu")->check(one_of({"auto", "cpu"}));
   if (has_json) add_json(app, f.json);
   add_quiet(app, f.quiet);
@@ -104,8 +112,10 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
   option(app, "--top-k", f.top_k, "Keep the K most likely tokens; 0: all")->check(whole(0, kMaxTokens));
   option(app, "--top-p", f.top_p, "Keep the most likely tokens up to this share of probability")->check(real(0, 1));
   option(app, "--min-p", f.min_p, "Drop tokens less likely than this share of the most likely one")->check(real(0, 1));
-  option(app, "--repetition-penalty", f.repetition_penalty, "Above 1 makes repetition less likely")->check(real(0.01, 100));
-  option(app, "--presence-penalty", f.presence_penalty, "Taken off tokens that have appeared in the answer")->check(real(-2, 2));
+  option(app, "--repetition-penalty", f.repetition_penalty, "Above 1 makes repetition less likely")
+      ->check(real(0.01, 100));
+  option(app, "--presence-penalty", f.presence_penalty, "Taken off tokens that have appeared in the answer")
+      ->check(real(-2, 2));
   option(app, "--frequency-penalty", f.frequency_penalty, "The same, per appearance")->check(real(-2, 2));
   option(app, "--seed", f.seed, "Same seed, same output; default: random")->check(whole(0, INT64_MAX));
   option(app, "--logit-bias", f.logit_bias, "ID=BIAS, added to the logit of a token; may be repeated");
@@ -113,7 +123,8 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
 
 template <class Options>
 void add_answer_flags(CLI::App& app, Options& o) {
-  option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")->check(whole(0, kMaxTokens));
+  option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")
+      ->check(whole(0, kMaxTokens));
   option(app, "--stop", o.stop, "Text that ends the answer; may be repeated")->allow_extra_args(false);
   flag(app, "--ignore-eos", o.ignore_eos, "Go on after the end-of-sequence token");
 }
@@ -145,7 +156,8 @@ void add_generate(CLI::App& app, GenerateOptions& o) {
   option(sub, "-p,--prompt", o.prompt, "Text to continue (special tokens in it stay text)");
   option(sub, "--prompt-file", o.prompt_file, "File with the text to continue");
   option(sub, "--token-ids", o.token_ids, "1,2,3 or @FILE.json: ids to continue, as they are");
-  option(sub, "--logprobs", o.logprobs, "With --json: log-probabilities of each token and of the N most likely")->check(whole(0, 1 << 20));
+  option(sub, "--logprobs", o.logprobs, "With --json: log-probabilities of each token and of the N most likely")
+      ->check(whole(0, 1 << 20));
   add_answer_flags(sub, o);
   add_sampling_flags(sub, o.sampling);
   add_engine_flags(sub, o.engine, true);
@@ -161,7 +173,8 @@ void add_eval(CLI::App& app, Parsed& p) {
   add_engine_flags(logits, p.eval_logits.engine, true);
   CLI::App& perplexity = command(eval, "perplexity", "Perplexity of a text");
   option(perplexity, "-f,--file", p.eval_perplexity.file, "UTF-8 text")->required();
-  option(perplexity, "--ctx", p.eval_perplexity.window, "Tokens per window; default: the context size")->check(whole(2, kMaxTokens));
+  option(perplexity, "--ctx", p.eval_perplexity.window, "Tokens per window; default: the context size")
+      ->check(whole(2, kMaxTokens));
   add_engine_flags(perplexity, p.eval_perplexity.engine, true);
 }
 
@@ -172,12 +185,16 @@ void add_looking(CLI::App& app, Parsed& p) {
                               "MODEL may be a folder with nothing but config.json, or that file itself.");
   inspect.add_option("MODEL", p.inspect.model, "Folder, config.json, or ORG/NAME[@REV] in the hub cache");
   flag(inspect, "--cpu", p.inspect.cpu, "Show the processor, its kernel tables and limits instead");
-  option(inspect, "-c,--ctx-size", p.inspect.ctx_size, "Context of the memory plan; default: the model's, at most 32768")->check(whole(1, kMaxTokens));
+  option(
+      inspect, "-c,--ctx-size", p.inspect.ctx_size, "Context of the memory plan; default: the model's, at most 32768")
+      ->check(whole(1, kMaxTokens));
   option(inspect, "--cache-type", p.inspect.cache_type, "f16, bf16 or f32")->check(one_of({"f16", "bf16", "f32"}));
   add_json(inspect, p.inspect.json);
 
-  CLI::App& verify = command(app, "verify", "Prove that nothing about a checkpoint is silently wrong: one line per check");
-  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache")->required();
+  CLI::App& verify =
+      command(app, "verify", "Prove that nothing about a checkpoint is silently wrong: one line per check");
+  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache")
+      ->required();
   option(verify, "-t,--threads", p.verify.engine.threads, "Threads")->check(whole(1, 1024));
   add_json(verify, p.verify.engine.json);
   add_quiet(verify, p.verify.engine.quiet);
@@ -187,11 +204,12 @@ void add_looking(CLI::App& app, Parsed& p) {
 }
 
 void add_text(CLI::App& app, Parsed& p) {
-  CLI::App& tokenize = command(app,
-                               "tokenize",
-                               "Text to token ids, or ids to text",
-                               "Reads stdin unless -p is given. --jsonl: one JSON string per line in, one array of ids per line\n"
-                               "out; with --decode the other way round.");
+  CLI::App& tokenize =
+      command(app,
+              "tokenize",
+              "Text to token ids, or ids to text",
+              "Reads stdin unless -p is given. --jsonl: one JSON string per line in, one array of ids per line\n"
+              "out; with --decode the other way round.");
   option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, or ORG/NAME[@REV]")->required();
   option(tokenize, "-p,--prompt", p.tokenize.prompt, "Text (or ids with --decode) instead of stdin");
   flag(tokenize, "--decode", p.tokenize.decode, "Ids to text");
@@ -202,37 +220,44 @@ void add_text(CLI::App& app, Parsed& p) {
 
   CLI::App& chat = command(app, "template", "The chat prompt that a model's template renders");
   option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, or ORG/NAME[@REV]")->required();
-  option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")->required();
+  option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")
+      ->required();
   option(chat, "--chat-template", p.chat_template.chat_template, "Jinja file instead of the model's own template");
   flag(chat, "--ids", p.chat_template.ids, "Token ids of the text (as JSON) instead of it");
-  flag(chat, "--untrusted", p.chat_template.untrusted, "With --ids: message text makes no special tokens, as in `lathe run`");
+  flag(chat,
+       "--untrusted",
+       p.chat_template.untrusted,
+       "With --ids: message text makes no special tokens, as in `lathe run`");
   add_json(chat, p.chat_template.json);
 }
 
 void add_hub(CLI::App& app, Parsed& p) {
-  CLI::App& pull = command(app,
-                           "pull",
-                           "Download a model into the HuggingFace hub cache",
-                           "HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. Interrupted downloads resume.");
+  CLI::App& pull = command(
+      app,
+      "pull",
+      "Download a model into the HuggingFace hub cache",
+      "HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_ENDPOINT and HF_HUB_OFFLINE are honoured. Interrupted downloads resume.");
   pull.add_option("NAME", p.pull.name, "ORG/NAME[@REV]")->required();
   add_json(pull, p.pull.json);
   add_quiet(pull, p.pull.quiet);
   CLI::App& list = command(app, "list", "Models in the hub cache");
   add_json(list, p.list.json);
-  CLI::App& rm = command(app, "rm", "Remove a model from the hub cache", "With @REV that revision only, else all of them.");
+  CLI::App& rm =
+      command(app, "rm", "Remove a model from the hub cache", "With @REV that revision only, else all of them.");
   rm.add_option("NAME", p.rm.name, "ORG/NAME[@REV]")->required();
   add_json(rm, p.rm.json);
 }
 
 std::unique_ptr<CLI::App> make_app(Parsed& p) {
-  auto app = std::make_unique<CLI::App>("Lathe runs DeepSeek-V2-family models: MLA and DeepSeekMoE, from file to text.", "lathe");
-  app->footer("lathe COMMAND --help tells more. Every option is also an environment variable, e.g. LATHE_THREADS for\n"
-              "--threads. Exit codes: 0 done, 1 failure, 2 usage, 3 the memory plan does not fit, 130/143 interrupted.");
+  auto app = std::make_unique<CLI::App>("Lathe runs DeepSeek-V2-family models: MLA and DeepSeekMoE, from file to text.",
+                                        "lathe");
+  app->footer(
+      "lathe COMMAND --help tells more. Every option is also an environment variable, e.g. LATHE_THREADS for\n"
+      "--threads. Exit codes: 0 done, 1 failure, 2 usage, 3 the memory plan does not fit, 130/143 interrupted.");
   app->get_formatter()->column_width(34);
   app->require_subcommand(1);
-  app->set_version_flag("--version", [] {
-    return str("lathe ", LATHE_VERSION, " (", __VERSION__, ", kernels ", kernels().isa, ")");
-  });
+  app->set_version_flag(
+      "--version", [] { return str("lathe ", LATHE_VERSION, " (", __VERSION__, ", kernels ", kernels().isa, ")"); });
   add_run(*app, p.run);
   add_generate(*app, p.generate);
   add_looking(*app, p);
@@ -252,7 +277,8 @@ Error usage(const CLI::App& app, std::string message) {
     sub = chosen.empty() ? nullptr : chosen.front();
     if (sub != nullptr) where += (where.empty() ? "" : " ") + sub->get_name();
   }
-  if (where.empty()) return {Errc::kInvalidArgument, str("command line: ", message, " (lathe --help lists the commands)")};
+  if (where.empty())
+    return {Errc::kInvalidArgument, str("command line: ", message, " (lathe --help lists the commands)")};
   return {Errc::kInvalidArgument, str(where, ": ", message, " (see lathe ", where, " --help)")};
 }
 
@@ -303,7 +329,8 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
 Result<Command> parse_command_line(int argc, const char* const* argv) {
   Parsed parsed;
   const std::unique_ptr<CLI::App> app = make_app(parsed);
-  if (argc < 2) return Error{Errc::kInvalidArgument, "command line: expected a command, found none (lathe --help lists them)"};
+  if (argc < 2)
+    return Error{Errc::kInvalidArgument, "command line: expected a command, found none (lathe --help lists them)"};
   try {
     app->parse(argc, argv);
   } catch (const CLI::CallForHelp&) {

@@ -1,5 +1,5 @@
-// The command line: argv and LATHE_* variables -> one typed struct per subcommand. What an option means is said here once;
-// a test lists all of them, so that adding one is a visible decision.
+// The command line: argv and LATHE_* variables -> one typed struct per subcommand. What an option means is said here
+// once; a test lists all of them, so that adding one is a visible decision.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +15,14 @@ namespace lathe::cli {
 
 // -m, -t, -c, --cache-type, --compute, --backend of every command that opens weights.
 struct EngineFlags {
-  std::string model;                      // folder, or ORG/NAME[@REV] in the hub cache; empty: the embedded default model
-  int64_t threads = 0;                    // 0: physical cores inside affinity and quota
-  int64_t ctx_size = 0;                   // 0: the model's, at most 32768
-  std::string cache_type;                 // "f16", "bf16", "f32"; empty: by `compute`
-  std::string compute = "auto";           // "auto", "f32"
-  std::string backend = "auto";           // "auto", "cpu"
-  bool json = false;                      // one JSON document on stdout
-  bool quiet = false;                     // warnings and errors only
+  std::string model;             // folder, or ORG/NAME[@REV] in the hub cache; empty: the embedded default model
+  int64_t threads = 0;           // 0: physical cores inside affinity and quota
+  int64_t ctx_size = 0;          // 0: the model's, at most 32768
+  std::string cache_type;        // "f16", "bf16", "f32"; empty: by `compute`
+  std::string compute = "auto";  // "auto", "f32"
+  std::string backend = "auto";  // "auto", "cpu"
+  bool json = false;             // one JSON document on stdout
+  bool quiet = false;            // warnings and errors only
 };
 
 // Unset values come from the model's generation_config.json.
@@ -34,28 +34,30 @@ struct SamplingFlags {
   std::optional<double> repetition_penalty;
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
-  std::optional<uint64_t> seed;           // unset: a random one
-  std::vector<std::string> logit_bias;    // ID=BIAS each
+  std::optional<uint64_t> seed;         // unset: a random one
+  std::vector<std::string> logit_bias;  // ID=BIAS each
 };
 
+// lathe run.
 struct RunOptions {
   EngineFlags engine;
   SamplingFlags sampling;
-  std::optional<std::string> prompt;      // -p: answer this and end
-  std::optional<std::string> system;      // system message of a chat
+  std::optional<std::string> prompt;         // -p: answer this and end
+  std::optional<std::string> system;         // system message of a chat
   std::optional<std::string> chat_template;  // file that overrides the model's template
-  bool raw = false;                       // continue text even where the model has a chat template
+  bool raw = false;                          // continue text even where the model has a chat template
   std::optional<int64_t> max_tokens;
   std::vector<std::string> stop;
   bool ignore_eos = false;
 };
 
+// lathe generate: exactly one of prompt, prompt_file and token_ids is set.
 struct GenerateOptions {
   EngineFlags engine;
   SamplingFlags sampling;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
-  std::optional<std::string> token_ids;   // "1,2,3" or "@FILE.json"
+  std::optional<std::string> token_ids;  // "1,2,3" or "@FILE.json"
   std::optional<int64_t> max_tokens;
   std::vector<std::string> stop;
   bool ignore_eos = false;
@@ -63,36 +65,38 @@ struct GenerateOptions {
 };
 
 struct InspectOptions {
-  std::string model;                      // folder, config.json, or name; empty with cpu
+  std::string model;  // folder, config.json, or name; empty with cpu
   bool json = false;
-  bool cpu = false;                       // processor, kernel tables and limits instead of a model
+  bool cpu = false;  // processor, kernel tables and limits instead of a model
   int64_t ctx_size = 0;
   std::string cache_type = "f16";
 };
 
+// lathe verify.
 struct VerifyOptions {
   EngineFlags engine;
 };
 
 struct TokenizeOptions {
   std::string model;
-  std::optional<std::string> prompt;      // else stdin
+  std::optional<std::string> prompt;  // else stdin
   bool decode = false;
   bool bos = false;
-  bool plain = false;                     // no added token recognised
+  bool plain = false;  // no added token recognised
   bool json = false;
   bool jsonl = false;
 };
 
 struct TemplateOptions {
   std::string model;
-  std::string messages;                   // file, or "-" for stdin
+  std::string messages;  // file, or "-" for stdin
   std::optional<std::string> chat_template;
   bool ids = false;
-  bool untrusted = false;                 // with ids: no special tokens out of message text
+  bool untrusted = false;  // with ids: no special tokens out of message text
   bool json = false;
 };
 
+// lathe eval logits.
 struct EvalLogitsOptions {
   EngineFlags engine;
   std::string token_ids;
@@ -100,27 +104,32 @@ struct EvalLogitsOptions {
   bool trace = false;
 };
 
+// lathe eval perplexity.
 struct EvalPerplexityOptions {
   EngineFlags engine;
   std::string file;
-  int64_t window = 0;                     // --ctx; 0: the context size
+  int64_t window = 0;  // --ctx; 0: the context size
 };
 
+// lathe pull.
 struct PullOptions {
   std::string name;
   bool json = false;
   bool quiet = false;
 };
 
+// lathe list.
 struct ListOptions {
   bool json = false;
 };
 
+// lathe rm.
 struct RmOptions {
   std::string name;
   bool json = false;
 };
 
+// lathe doctor.
 struct DoctorOptions {
   bool json = false;
 };

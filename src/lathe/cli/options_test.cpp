@@ -12,7 +12,8 @@ Result<Command> parse(std::vector<const char*> arguments) {
 }
 
 TEST(Options, HelpIsAnsweredOnEveryLevel) {
-  for (const char* command : {"run", "generate", "inspect", "verify", "tokenize", "template", "eval", "pull", "list", "rm", "doctor"}) {
+  for (const char* command :
+       {"run", "generate", "inspect", "verify", "tokenize", "template", "eval", "pull", "list", "rm", "doctor"}) {
     const Result<Command> parsed = parse({command, "--help"});
     ASSERT_TRUE(parsed.has_value()) << command;
     const auto* answered = std::get_if<Answered>(&*parsed);
@@ -50,9 +51,12 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
 }
 
 TEST(Options, ValuesReachTheirFields) {
-  const Result<Command> parsed = parse({"generate", "-m", "dir", "--token-ids", "1,2", "-n", "7", "--temperature", "0", "--top-k", "5",
-                                        "--top-p", "0.9", "--min-p", "0.1", "--seed", "42", "--stop", "a", "--stop", "b", "--ignore-eos",
-                                        "--json", "-t", "2", "-c", "100", "--cache-type", "bf16", "--compute", "f32", "--logprobs", "3"});
+  const Result<Command> parsed =
+      parse({"generate",      "-m",        "dir",     "--token-ids", "1,2",     "-n",     "7",
+             "--temperature", "0",         "--top-k", "5",           "--top-p", "0.9",    "--min-p",
+             "0.1",           "--seed",    "42",      "--stop",      "a",       "--stop", "b",
+             "--ignore-eos",  "--json",    "-t",      "2",           "-c",      "100",    "--cache-type",
+             "bf16",          "--compute", "f32",     "--logprobs",  "3"});
   ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
   const auto& o = std::get<GenerateOptions>(*parsed);
   EXPECT_EQ(o.engine.model, "dir");
@@ -74,10 +78,10 @@ TEST(Options, ValuesReachTheirFields) {
 }
 
 TEST(Options, VariablesFillInAndTheCommandLineWins) {
-  ::setenv("LATHE_THREADS", "3", 1);  // NOLINT(concurrency-mt-unsafe)
+  ::setenv("LATHE_THREADS", "3", 1);     // NOLINT(concurrency-mt-unsafe)
   ::setenv("LATHE_MAX_TOKENS", "9", 1);  // NOLINT(concurrency-mt-unsafe)
   const Result<Command> parsed = parse({"generate", "-m", "dir", "-p", "x", "-n", "4"});
-  ::unsetenv("LATHE_THREADS");  // NOLINT(concurrency-mt-unsafe)
+  ::unsetenv("LATHE_THREADS");     // NOLINT(concurrency-mt-unsafe)
   ::unsetenv("LATHE_MAX_TOKENS");  // NOLINT(concurrency-mt-unsafe)
   ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
   EXPECT_EQ(std::get<GenerateOptions>(*parsed).engine.threads, 3);

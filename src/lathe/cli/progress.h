@@ -21,6 +21,7 @@ class DownloadProgress {
  public:
   explicit DownloadProgress(double started_at) : started_at_(started_at) {}
 
+  // Takes in a report of the download; `now` in seconds.
   void note(const HubProgress& report, double now);
 
   // One line per file on its way and one for the total, each at most `width` columns wide; none before the first

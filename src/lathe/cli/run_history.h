@@ -11,8 +11,8 @@
 namespace lathe::cli {
 
 inline constexpr size_t kHistoryLines = 1000;
-inline constexpr size_t kHistoryBytes = 256 * 1024;
-inline constexpr size_t kHistoryLineBytes = 16 * 1024;  // longer lines are not kept
+inline constexpr size_t kHistoryBytes = size_t{256} * 1024;
+inline constexpr size_t kHistoryLineBytes = size_t{16} * 1024;  // longer lines are not kept
 
 // The lines of the file, oldest first; none when there is no file.
 Result<std::vector<std::string>> read_history(const std::filesystem::path& file);

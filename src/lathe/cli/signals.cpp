@@ -10,7 +10,9 @@ namespace {
 // A signal handler can reach nothing but statics.
 volatile std::sig_atomic_t caught_signal = 0;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 
-extern "C" void remember_signal(int signal) { caught_signal = signal; }
+extern "C" void remember_signal(int signal) {
+  caught_signal = signal;
+}
 
 void install(void (*handler)(int)) {
   struct sigaction action = {};
@@ -28,12 +30,20 @@ SignalScope::SignalScope() {
   install(remember_signal);
 }
 
-SignalScope::~SignalScope() { install(SIG_DFL); }
+SignalScope::~SignalScope() {
+  install(SIG_DFL);
+}
 
-int SignalScope::caught() { return caught_signal; }
+int SignalScope::caught() {
+  return caught_signal;
+}
 
-void SignalScope::reset() { caught_signal = 0; }
+void SignalScope::reset() {
+  caught_signal = 0;
+}
 
-int SignalScope::exit_code() { return 128 + caught(); }
+int SignalScope::exit_code() {
+  return 128 + caught();
+}
 
 }  // namespace lathe::cli

@@ -15,14 +15,18 @@ std::vector<int32_t> encode(const Tokenizer& tokenizer, const TokenizeOptions& o
   return ids;
 }
 
-Json ids_json(const std::vector<int32_t>& ids) { return Json::list(std::vector<int64_t>(ids.begin(), ids.end())); }
+Json ids_json(const std::vector<int32_t>& ids) {
+  return Json::list(std::vector<int64_t>(ids.begin(), ids.end()));
+}
 
 Result<std::vector<int32_t>> ids_from(const Json& json) {
-  if (!json.is_array()) return Error{Errc::kInvalidData, str("expected an array of token ids, found ", json.kind_name())};
+  if (!json.is_array())
+    return Error{Errc::kInvalidData, str("expected an array of token ids, found ", json.kind_name())};
   std::vector<int32_t> ids;
   for (const Json& item : json.as_array()) {
     if (!item.is_int() || item.as_int() < 0 || item.as_int() > INT32_MAX) {
-      return Error{Errc::kInvalidData, str("expected token ids from 0 to ", INT32_MAX, ", found ", quoted(item.dump()))};
+      return Error{Errc::kInvalidData,
+                   str("expected token ids from 0 to ", INT32_MAX, ", found ", quoted(item.dump()))};
     }
     ids.push_back(static_cast<int32_t>(item.as_int()));
   }
@@ -32,7 +36,8 @@ Result<std::vector<int32_t>> ids_from(const Json& json) {
 Status check_known(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
   for (const int32_t id : ids) {
     if (!tokenizer.contains(id)) {
-      return Error{Errc::kInvalidData, str("expected ids of the vocabulary (0 to ", tokenizer.vocabulary_size() - 1, "), found ", id)};
+      return Error{Errc::kInvalidData,
+                   str("expected ids of the vocabulary (0 to ", tokenizer.vocabulary_size() - 1, "), found ", id)};
     }
   }
   return {};

@@ -20,14 +20,17 @@ std::string_view name_of_status(CheckStatus status) {
   return "FAIL";
 }
 
-std::unique_ptr<const ModelWeights> verify_tensors(const std::filesystem::path& folder, const ModelConfig& config, VerifyReport& report) {
+std::unique_ptr<const ModelWeights> verify_tensors(const std::filesystem::path& folder,
+                                                   const ModelConfig& config,
+                                                   VerifyReport& report) {
   Result<Checkpoint> checkpoint = Checkpoint::open(folder);
   if (!checkpoint) {
     report.failed("container", checkpoint.error().message);
     return nullptr;
   }
   const auto count = static_cast<int64_t>(checkpoint->tensors().size());
-  report.ok("container", str(with_commas(count), " tensors, ", human_bytes(checkpoint->total_bytes()), ", header and ranges valid"));
+  report.ok("container",
+            str(with_commas(count), " tensors, ", human_bytes(checkpoint->total_bytes()), ", header and ranges valid"));
   Result<std::unique_ptr<const ModelWeights>> weights =
       ModelWeights::bind(config, std::make_shared<const Checkpoint>(std::move(*checkpoint)));
   if (!weights) {
@@ -36,12 +39,16 @@ std::unique_ptr<const ModelWeights> verify_tensors(const std::filesystem::path& 
   }
   const ModelWeights& w = **weights;
   const auto expected = static_cast<int64_t>(expected_tensors(config).size());
-  std::string detail = str("all ", with_commas(expected), " expected ones present, of the right shape and a usable dtype");
+  std::string detail =
+      str("all ", with_commas(expected), " expected ones present, of the right shape and a usable dtype");
   if (w.mtp_tensors() > 0) detail += str("; ", w.mtp_tensors(), " of multi-token prediction layers skipped");
   report.ok("tensors", detail);
   for (const std::string& warning : w.warnings()) report.warning("tensors", warning);
   if (!w.unused_tensors().empty()) {
-    report.warning("tensors", str(w.unused_tensors().size(), " tensors are not part of this model, e.g. ", quoted(w.unused_tensors().front())));
+    report.warning("tensors",
+                   str(w.unused_tensors().size(),
+                       " tensors are not part of this model, e.g. ",
+                       quoted(w.unused_tensors().front())));
   }
   return std::move(*weights);
 }
@@ -53,7 +60,15 @@ Status run_checks(const std::filesystem::path& folder, int threads, VerifyReport
     return {};
   }
   const ModelConfig& config = parsed->config;
-  report.ok("config", str(config.architecture, " (", name_of(config.model_type), "), ", config.num_hidden_layers, " layers of ", config.hidden_size, ", every known field in range and consistent"));
+  report.ok("config",
+            str(config.architecture,
+                " (",
+                name_of(config.model_type),
+                "), ",
+                config.num_hidden_layers,
+                " layers of ",
+                config.hidden_size,
+                ", every known field in range and consistent"));
   for (const std::string& warning : parsed->warnings) report.warning("config", warning);
   if (const Result<GenerationDefaults> defaults = load_generation_defaults(folder); !defaults) {
     report.failed("generation config", defaults.error().message);

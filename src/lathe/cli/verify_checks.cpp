@@ -54,7 +54,11 @@ std::string describe_gate(const ModelConfig& c) {
   out += c.scoring_func == ScoringFunc::kSoftmax ? "softmax over all" : "sigmoid";
   if (c.topk_method == TopkMethod::kNoauxTc) out += " plus e_score_correction_bias (selection only)";
   if (c.n_group > 1) {
-    out += str(", inside the ", c.topk_group, " of ", c.n_group, " groups with the best ",
+    out += str(", inside the ",
+               c.topk_group,
+               " of ",
+               c.n_group,
+               " groups with the best ",
                c.topk_method == TopkMethod::kNoauxTc ? "sum of two scores" : "single score");
   }
   const bool v3 = c.model_type == ModelType::kDeepseekV3 || c.model_type == ModelType::kKimiK2;
@@ -71,15 +75,34 @@ void verify_formulas(const ModelConfig& c, VerifyReport& report) {
   if (c.rope_scaling.type == RopeScalingType::kYarn) {
     const YarnBounds bounds = yarn_bounds(rope);
     report.ok("rope",
-              str("YaRN factor ", rope.factor, " from ", rope.original_max_position_embeddings, " positions, ramp over pairs ",
-                  bounds.low, " to ", bounds.high, ", cos/sin times ", fixed(rope_cos_sin_factor(rope), 6), ", scores times ",
-                  fixed(rope_softmax_factor(rope), 6), " (mscale ", rope.mscale, "/", rope.mscale_all_dim, "), ", layout));
+              str("YaRN factor ",
+                  rope.factor,
+                  " from ",
+                  rope.original_max_position_embeddings,
+                  " positions, ramp over pairs ",
+                  bounds.low,
+                  " to ",
+                  bounds.high,
+                  ", cos/sin times ",
+                  fixed(rope_cos_sin_factor(rope), 6),
+                  ", scores times ",
+                  fixed(rope_softmax_factor(rope), 6),
+                  " (mscale ",
+                  rope.mscale,
+                  "/",
+                  rope.mscale_all_dim,
+                  "), ",
+                  layout));
   } else {
     report.ok("rope", str(name_of(c.rope_scaling.type), " scaling, theta ", c.rope_theta, ", ", layout));
   }
   const int64_t width = c.attention == AttentionKind::kMla ? c.qk_head_dim() : c.head_dim;
   report.ok("softmax scale",
-            str(fixed(attention_scale(c), 10), " = ", width, "^-0.5 x ", fixed(attention_scale(c) * std::sqrt(static_cast<double>(width)), 6)));
+            str(fixed(attention_scale(c), 10),
+                " = ",
+                width,
+                "^-0.5 x ",
+                fixed(attention_scale(c) * std::sqrt(static_cast<double>(width)), 6)));
   if (c.n_routed_experts > 0) report.ok("routing", describe_gate(c));
   if (c.attention == AttentionKind::kMla && c.rms_norm_eps != kLatentNormEps) {
     report.ok("norms", str("blocks use eps ", c.rms_norm_eps, ", latents ", kLatentNormEps));
@@ -112,10 +135,14 @@ void verify_finite(const ModelWeights& weights, ThreadPool& pool, VerifyReport& 
 namespace {
 
 // The ids that config.json and the tokenizer give to the same special token must agree.
-void compare_special(std::string_view name, const std::optional<int32_t>& tokenizer_id, const std::vector<int64_t>& config_ids, VerifyReport& report) {
+void compare_special(std::string_view name,
+                     const std::optional<int32_t>& tokenizer_id,
+                     const std::vector<int64_t>& config_ids,
+                     VerifyReport& report) {
   if (!tokenizer_id || config_ids.empty()) return;
   if (std::ranges::find(config_ids, *tokenizer_id) != config_ids.end()) return;
-  report.warning("special tokens", str(name, ": config.json has ", config_ids.front(), ", the tokenizer ", *tokenizer_id));
+  report.warning("special tokens",
+                 str(name, ": config.json has ", config_ids.front(), ", the tokenizer ", *tokenizer_id));
 }
 
 void verify_template(const Tokenizer& tokenizer, VerifyReport& report) {
@@ -138,11 +165,14 @@ void verify_template(const Tokenizer& tokenizer, VerifyReport& report) {
     return report.failed("chat template", "expected the user's text in the rendered prompt, found none");
   }
   if (tokenizer.eos_id() && std::ranges::count(*ids, *tokenizer.eos_id()) > 0) {
-    return report.failed("chat template", "expected special tokens in user text to stay text, found their ids in the prompt");
+    return report.failed("chat template",
+                         "expected special tokens in user text to stay text, found their ids in the prompt");
   }
-  const bool doubled = tokenizer.bos_id() && ids->size() > 1 && (*ids)[0] == *tokenizer.bos_id() && (*ids)[1] == *tokenizer.bos_id();
+  const bool doubled =
+      tokenizer.bos_id() && ids->size() > 1 && (*ids)[0] == *tokenizer.bos_id() && (*ids)[1] == *tokenizer.bos_id();
   if (doubled) return report.failed("chat template", "expected one BOS, found two");
-  report.ok("chat template", str("renders; ", ids->size(), " tokens for a short user message; special tokens in user text stay text"));
+  report.ok("chat template",
+            str("renders; ", ids->size(), " tokens for a short user message; special tokens in user text stay text"));
 }
 
 }  // namespace
@@ -164,12 +194,18 @@ const Tokenizer* verify_tokenizer(const std::filesystem::path& folder,
   tokenizer.emplace(std::move(*opened));
   const Tokenizer& t = *tokenizer;
   if (t.vocabulary_size() > config.vocab_size) {
-    report.failed("vocabulary", str("expected at most vocab_size ", config.vocab_size, " tokens, found ", t.vocabulary_size()));
+    report.failed("vocabulary",
+                  str("expected at most vocab_size ", config.vocab_size, " tokens, found ", t.vocabulary_size()));
     return nullptr;
   }
   int64_t known = 0;
   for (int32_t id = 0; id < t.vocabulary_size(); ++id) known += t.contains(id);
-  const std::string detail = str(with_commas(known), " tokens for ", with_commas(config.vocab_size), " rows; ", config.vocab_size - known, " rows masked");
+  const std::string detail = str(with_commas(known),
+                                 " tokens for ",
+                                 with_commas(config.vocab_size),
+                                 " rows; ",
+                                 config.vocab_size - known,
+                                 " rows masked");
   // Another model's tokenizer covers half of the rows or less.
   if (known * 2 < config.vocab_size) {
     report.warning("vocabulary", detail + ": does this tokenizer belong to this model?");
@@ -189,7 +225,11 @@ const Tokenizer* verify_tokenizer(const std::filesystem::path& folder,
   if (config.eos_token_ids.empty() && !t.eos_id()) {
     report.warning("special tokens", "no end-of-sequence token: answers end at the context's end only");
   } else {
-    report.ok("special tokens", str("BOS ", t.bos_id() ? str(*t.bos_id()) : std::string("none"), ", EOS ", t.eos_id() ? str(*t.eos_id()) : std::string("none")));
+    report.ok("special tokens",
+              str("BOS ",
+                  t.bos_id() ? str(*t.bos_id()) : std::string("none"),
+                  ", EOS ",
+                  t.eos_id() ? str(*t.eos_id()) : std::string("none")));
   }
   verify_template(t, report);
   return &t;

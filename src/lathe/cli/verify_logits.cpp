@@ -1,4 +1,5 @@
-// The heart of `lathe verify`: the fast forms of the forward pass against the paper's equations in double, on the user's weights.
+// The heart of `lathe verify`: the fast forms of the forward pass against the paper's equations in double, on the
+// user's weights.
 #include <algorithm>
 #include <cmath>
 
@@ -21,21 +22,34 @@ struct Outcome {
   ForwardTrace trace;
 };
 
-Result<Outcome> forward(const ModelConfig& config, Backend& backend, const std::vector<int32_t>& ids, bool expanded, std::span<std::byte* const> pages) {
+Result<Outcome> forward(const ModelConfig& config,
+                        Backend& backend,
+                        const std::vector<int32_t>& ids,
+                        bool expanded,
+                        std::span<std::byte* const> pages) {
   LATHE_TRY(Decoder decoder, Decoder::create(config, backend));
   std::vector<int64_t> rows(ids.size());
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<int64_t>(i);
   const auto tokens = static_cast<int64_t>(ids.size());
-  const SequenceChunk chunk{.sequence = 1, .first_row = 0, .tokens = tokens, .position = 0, .expanded_until = expanded ? tokens : 0, .pages = pages};
+  const SequenceChunk chunk{.sequence = 1,
+                            .first_row = 0,
+                            .tokens = tokens,
+                            .position = 0,
+                            .expanded_until = expanded ? tokens : 0,
+                            .pages = pages};
   Outcome out;
   out.logits.resize(ids.size() * static_cast<size_t>(config.vocab_size));
   decoder.forward({.token_ids = ids, .chunks = {&chunk, 1}, .logit_rows = rows}, out.logits.data(), &out.trace);
   return out;
 }
 
-Result<Outcome> forward_on_cpu(const ModelWeights& weights, ThreadPool& pool, const std::vector<int32_t>& ids, bool expanded) {
+Result<Outcome> forward_on_cpu(const ModelWeights& weights,
+                               ThreadPool& pool,
+                               const std::vector<int32_t>& ids,
+                               bool expanded) {
   const ModelConfig& config = weights.config();
-  const CacheLayout layout{.dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+  const CacheLayout layout{
+      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   const auto tokens = static_cast<int64_t>(ids.size());
   LATHE_TRY(PagePool pages, PagePool::create(layout, pages_for(tokens)));
   SequenceCache cache(pages);
@@ -46,10 +60,10 @@ Result<Outcome> forward_on_cpu(const ModelWeights& weights, ThreadPool& pool, co
 
 struct Difference {
   double worst = 0.0;
-  double largest = 0.0;   // magnitude of the reference logits
+  double largest = 0.0;  // magnitude of the reference logits
   bool finite = true;
-  int64_t routed = 0;     // router choices
-  int64_t rerouted = 0;   // that differ
+  int64_t routed = 0;    // router choices
+  int64_t rerouted = 0;  // that differ
 };
 
 Difference compare(const Outcome& a, const Outcome& reference) {
@@ -78,7 +92,8 @@ void judge(std::string_view name, const Difference& d, VerifyReport& report) {
   } else if (d.worst <= limit) {
     report.ok(name, detail);
   } else if (d.rerouted > 0 && d.rerouted * 100 <= d.routed) {
-    report.warning(name, str(detail, "; ", d.rerouted, " of ", d.routed, " expert choices are near ties and fell the other way"));
+    report.warning(
+        name, str(detail, "; ", d.rerouted, " of ", d.routed, " expert choices are near ties and fell the other way"));
   } else {
     report.failed(name, str("expected a difference of at most ", fixed(limit, 6), ", found ", detail));
   }

@@ -11,6 +11,7 @@ namespace lathe::cli {
 
 enum class CheckStatus { kOk, kWarning, kFailed };
 
+// One line of the report.
 struct Check {
   std::string name;
   CheckStatus status = CheckStatus::kOk;
@@ -20,10 +21,14 @@ struct Check {
 class VerifyReport {
  public:
   void ok(std::string_view name, std::string detail) { add(name, CheckStatus::kOk, std::move(detail)); }
+
   void warning(std::string_view name, std::string detail) { add(name, CheckStatus::kWarning, std::move(detail)); }
+
   void failed(std::string_view name, std::string detail) { add(name, CheckStatus::kFailed, std::move(detail)); }
 
   const std::vector<Check>& checks() const { return checks_; }
+
+  // The first check that failed, or null.
   const Check* first_failure() const {
     for (const Check& check : checks_) {
       if (check.status == CheckStatus::kFailed) return &check;

@@ -25,6 +25,7 @@ struct StoredTensor {
   std::vector<int64_t> shape;
   std::span<const std::byte> bytes;
 
+  // Product of the shape, which the reader has checked not to overflow; 1 for a scalar.
   int64_t elements() const;
 };
 
@@ -35,6 +36,7 @@ class SafetensorsFile {
 
   const std::vector<StoredTensor>& tensors() const { return tensors_; }  // in the order of the header
 
+  // The tensor of that name, or null. Valid as long as this object.
   const StoredTensor* find(std::string_view name) const;
 
   const std::vector<std::pair<std::string, std::string>>& metadata() const { return metadata_; }
@@ -61,6 +63,7 @@ struct SafetensorsHeader {
   std::vector<std::pair<std::string, std::string>> metadata;
 };
 
+// Errors begin with "header: " and name the tensor and the broken rule.
 Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, uint64_t data_bytes);
 
 // All tensors of a checkpoint folder: of the shards that model.safetensors.index.json names, or of model.safetensors
@@ -74,6 +77,7 @@ class Checkpoint {
 
   const std::filesystem::path& folder() const { return folder_; }
 
+  // The tensor of that name, or null. Valid as long as this object.
   const StoredTensor* find(std::string_view name) const;
   // Every tensor, sorted by name.
   std::vector<const StoredTensor*> tensors() const;

@@ -21,6 +21,7 @@ class JsonCursor {
   // Byte offset of the next token, for messages.
   uint64_t position();
 
+  // Consumes the opening brace.
   Status open_object();
   // True with the member's name in `key` and the cursor before its value; false after the closing brace was read.
   Result<bool> next_member(std::string& key);
@@ -28,6 +29,7 @@ class JsonCursor {
   // True with the cursor before an element; false after the closing bracket was read.
   Result<bool> next_element();
 
+  // Consumes a string and returns its text, escapes resolved.
   Result<std::string> read_string();
   // A number of digits only, within 64 bits: no sign, fraction or exponent.
   Result<uint64_t> read_unsigned();

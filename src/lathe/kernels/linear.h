@@ -37,6 +37,7 @@ struct GatedJob {
   float* up_scratch = nullptr;  // [tokens, gate.rows]
 };
 
+// Runs all jobs in one parallel region, as run_gemms does.
 void run_gated(const CpuContext& cpu, std::span<const GatedJob> jobs);
 
 }  // namespace lathe

@@ -1,6 +1,7 @@
-// Backend: the DeepSeek operations that the decoder is made of, on opaque activations. Not a tensor framework: no strides,
-// broadcasting or graph. `moe` and `attention` are one operation each, so that a backend can fuse and place them as it likes;
-// true lengths, page tables and expert counts are data. CpuBackend is the fast one; ReferenceBackend reads like the paper.
+// Backend: the DeepSeek operations that the decoder is made of, on opaque activations. Not a tensor framework: no
+// strides, broadcasting or graph. `moe` and `attention` are one operation each, so that a backend can fuse and place
+// them as it likes; true lengths, page tables and expert counts are data. CpuBackend is the fast one; ReferenceBackend
+// reads like the paper.
 #pragma once
 
 #include <cstddef>
@@ -22,28 +23,29 @@ class Activations {
 
 // Consecutive tokens of one sequence in a step. Positions before `position` are in the sequence's cache already.
 struct SequenceChunk {
-  uint64_t sequence = 0;               // identity, for backends that keep their own history
-  int64_t first_row = 0;               // row of its first token in the step
+  uint64_t sequence = 0;  // identity, for backends that keep their own history
+  int64_t first_row = 0;  // row of its first token in the step
   int64_t tokens = 0;
-  int64_t position = 0;                // of its first token
-  int64_t expanded_until = 0;          // MLA: positions below use the expanded form (see canonical_expanded_until)
-  std::span<std::byte* const> pages;   // cache pages covering positions 0 .. position + tokens - 1
+  int64_t position = 0;               // of its first token
+  int64_t expanded_until = 0;         // MLA: positions below use the expanded form (see canonical_expanded_until)
+  std::span<std::byte* const> pages;  // cache pages covering positions 0 .. position + tokens - 1
 };
 
 // One pass over a packed batch: chunks of one or more sequences, end to end.
 struct Step {
-  std::span<const int32_t> token_ids;        // all < vocab_size
-  std::span<const SequenceChunk> chunks;     // in row order, together covering token_ids
-  std::span<const int64_t> logit_rows;       // rows whose logits are wanted, ascending
+  std::span<const int32_t> token_ids;     // all < vocab_size
+  std::span<const SequenceChunk> chunks;  // in row order, together covering token_ids
+  std::span<const int64_t> logit_rows;    // rows whose logits are wanted, ascending
 };
 
 // Layout of cached rows: [layer][64 positions][row_elements] per page.
 struct CacheLayout {
   DType dtype = DType::kF16;  // kF32, kBF16 or kF16
-  int64_t row_elements = 0;    // ModelConfig::cache_row_elements()
+  int64_t row_elements = 0;   // ModelConfig::cache_row_elements()
   int64_t layers = 0;
 
   int64_t layer_bytes() const { return 64 * row_elements * dtype_size(dtype); }
+
   int64_t page_bytes() const { return layers * layer_bytes(); }
 };
 
@@ -63,13 +65,13 @@ class Backend {
 
   // Called before the operations of a step; `step` outlives them.
   virtual void begin_step(const Step& step) = 0;
-  virtual void embed(Activations& x) = 0;                                                     // x = E[token]
-  virtual void input_norm(int64_t layer, const Activations& x, Activations& y) = 0;           // y = RMSNorm(x)
+  virtual void embed(Activations& x) = 0;                                            // x = E[token]
+  virtual void input_norm(int64_t layer, const Activations& x, Activations& y) = 0;  // y = RMSNorm(x)
   virtual void post_attention_norm(int64_t layer, const Activations& x, Activations& y) = 0;
-  virtual void attention(int64_t layer, const Activations& x, Activations& y) = 0;            // MLA or MHA/GQA/MQA
+  virtual void attention(int64_t layer, const Activations& x, Activations& y) = 0;  // MLA or MHA/GQA/MQA
   virtual void dense_ffn(int64_t layer, const Activations& x, Activations& y) = 0;
   virtual void moe(int64_t layer, const Activations& x, Activations& y, MoeTrace* trace) = 0;
-  virtual void add(Activations& x, const Activations& y) = 0;                                 // x += y
+  virtual void add(Activations& x, const Activations& y) = 0;  // x += y
   virtual void final_norm(const Activations& x, Activations& y) = 0;
   // Logits of the step's logit_rows for the final-normed x: out [logit_rows, vocab_size].
   virtual void head(const Activations& x, float* out) = 0;

@@ -113,9 +113,13 @@ Result<ParsedConfig> parse_config(const Json& json);
 // path: a folder with config.json, or the file itself.
 Result<ParsedConfig> load_config(const std::filesystem::path& path);
 
+// The spelling of config.json, e.g. "deepseek_v2".
 std::string_view name_of(ModelType value);
+// The spelling of config.json, e.g. "noaux_tc".
 std::string_view name_of(TopkMethod value);
+// The spelling of config.json, e.g. "sigmoid".
 std::string_view name_of(ScoringFunc value);
+// The spelling of config.json, e.g. "yarn"; "none" without scaling.
 std::string_view name_of(RopeScalingType value);
 
 // generation_config.json: sampling defaults of the model. Absent fields keep their defaults.
@@ -128,6 +132,7 @@ struct GenerationDefaults {
   std::vector<int64_t> eos_token_ids;
 };
 
+// Reads folder/generation_config.json; without one, the defaults. Errors name the file and the field.
 Result<GenerationDefaults> load_generation_defaults(const std::filesystem::path& folder);
 
 }  // namespace lathe

@@ -19,6 +19,7 @@ struct IntegerRange {
   int64_t greatest = 0;
 };
 
+// Accepted numbers, both ends included unless said otherwise.
 struct RealRange {
   double least = 0.0;
   double greatest = 0.0;
@@ -50,6 +51,7 @@ class FieldReader {
 
   bool has(std::string_view name) const { return object_->find(name) != nullptr; }
 
+  // Marks fields as known, so that they cause no warning.
   void ignore(std::span<const std::string_view> names);
 
   // Integers may be written as 40 or 40.0; reals as either.
@@ -60,7 +62,9 @@ class FieldReader {
 
   std::string path(std::string_view name) const { return prefix_ + std::string(name); }
 
+  // The error for a field with a wrong type or value.
   Error wrong(std::string_view name, std::string_view expected, const Json& found) const;
+  // The error for a field that is required and absent.
   Error missing(std::string_view name, std::string_view expected) const;
 
   // Paths of the members never asked for, in file order.
@@ -82,6 +86,7 @@ struct NamedValue {
   Enum value;
 };
 
+// Reads a field whose text must be one of the spellings of an enum.
 template <class Enum, size_t N>
 Status read_choice(
     FieldReader& fields, std::string_view name, const NamedValue<Enum> (&choices)[N], Presence presence, Enum& value) {

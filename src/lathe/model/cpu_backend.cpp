@@ -12,6 +12,7 @@ namespace {
 class CpuActivations final : public Activations {
  public:
   explicit CpuActivations(Workspace memory, int64_t floats) : memory_(std::move(memory)), data_(memory_.take(floats)) {}
+
   float* data() const { return data_; }
 
  private:
@@ -19,11 +20,17 @@ class CpuActivations final : public Activations {
   float* data_;
 };
 
-float* data_of(const Activations& x) { return static_cast<const CpuActivations&>(x).data(); }
+float* data_of(const Activations& x) {
+  return static_cast<const CpuActivations&>(x).data();
+}
 
 }  // namespace
 
-CpuBackend::CpuBackend(const ModelWeights& weights, const CacheLayout& cache, ThreadPool& pool, const KernelTable& kernels, int64_t max_tokens)
+CpuBackend::CpuBackend(const ModelWeights& weights,
+                       const CacheLayout& cache,
+                       ThreadPool& pool,
+                       const KernelTable& kernels,
+                       int64_t max_tokens)
     : weights_(weights),
       cache_(cache),
       pool_(pool),
@@ -72,11 +79,13 @@ void CpuBackend::begin_step(const Step& step) {
   segments_.clear();
   const int64_t pairs = rope_.pairs();
   for (const SequenceChunk& chunk : step.chunks) {
-    segments_.push_back({.first_row = chunk.first_row,
-                         .tokens = chunk.tokens,
-                         .position = chunk.position,
-                         .expanded_until = chunk.expanded_until,
-                         .cache = {.dtype = cache_.dtype, .row_elements = cache_.row_elements, .pages = chunk.pages, .layer_offset = 0}});
+    segments_.push_back(
+        {.first_row = chunk.first_row,
+         .tokens = chunk.tokens,
+         .position = chunk.position,
+         .expanded_until = chunk.expanded_until,
+         .cache = {
+             .dtype = cache_.dtype, .row_elements = cache_.row_elements, .pages = chunk.pages, .layer_offset = 0}});
     const auto rows = static_cast<size_t>(chunk.tokens * pairs);
     rope_.cos_sin_range(chunk.position,
                         chunk.tokens,
@@ -113,7 +122,9 @@ void CpuBackend::post_attention_norm(int64_t layer, const Activations& x, Activa
   norm(weights_.layers()[static_cast<size_t>(layer)].post_attention_layernorm, x, y);
 }
 
-void CpuBackend::final_norm(const Activations& x, Activations& y) { norm(weights_.norm(), x, y); }
+void CpuBackend::final_norm(const Activations& x, Activations& y) {
+  norm(weights_.norm(), x, y);
+}
 
 void CpuBackend::attention(int64_t layer, const Activations& x, Activations& y) {
   const LayerWeights& w = weights_.layers()[static_cast<size_t>(layer)];
@@ -153,7 +164,8 @@ void CpuBackend::moe(int64_t layer, const Activations& x, Activations& y, MoeTra
     trace->weights.resize(n);
     routing = {trace->experts.data(), trace->weights.data()};
   }
-  moe_forward(cpu(), weights_.layers()[static_cast<size_t>(layer)].moe, moe_, data_of(x), tokens(), data_of(y), routing);
+  moe_forward(
+      cpu(), weights_.layers()[static_cast<size_t>(layer)].moe, moe_, data_of(x), tokens(), data_of(y), routing);
 }
 
 void CpuBackend::add(Activations& x, const Activations& y) {
@@ -170,7 +182,9 @@ void CpuBackend::head(const Activations& x, float* out) {
   const Workspace::Scope scope(workspace_);
   float* wanted = workspace_.take(rows * d);
   for (int64_t i = 0; i < rows; ++i) {
-    std::memcpy(wanted + i * d, data_of(x) + step_->logit_rows[static_cast<size_t>(i)] * d, static_cast<size_t>(d) * sizeof(float));
+    std::memcpy(wanted + i * d,
+                data_of(x) + step_->logit_rows[static_cast<size_t>(i)] * d,
+                static_cast<size_t>(d) * sizeof(float));
   }
   linear(cpu(), weights_.lm_head(), nullptr, wanted, rows, out);
 }

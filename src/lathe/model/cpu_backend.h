@@ -29,7 +29,9 @@ class CpuBackend final : public Backend {
   static int64_t total_floats(const ModelConfig& config, int64_t max_tokens, int threads);
 
   Result<std::unique_ptr<Activations>> allocate() override;
+
   int64_t max_tokens() const override { return max_tokens_; }
+
   void begin_step(const Step& step) override;
   void embed(Activations& x) override;
   void input_norm(int64_t layer, const Activations& x, Activations& y) override;
@@ -43,9 +45,16 @@ class CpuBackend final : public Backend {
   void read(const Activations& x, float* out) override;
 
  private:
-  CpuBackend(const ModelWeights& weights, const CacheLayout& cache, ThreadPool& pool, const KernelTable& kernels, int64_t max_tokens);
+  CpuBackend(const ModelWeights& weights,
+             const CacheLayout& cache,
+             ThreadPool& pool,
+             const KernelTable& kernels,
+             int64_t max_tokens);
+
   CpuContext cpu() { return {kernels_, pool_, workspace_}; }
+
   int64_t tokens() const { return static_cast<int64_t>(step_->token_ids.size()); }
+
   void norm(const float* weight, const Activations& x, Activations& y);
 
   const ModelWeights& weights_;

@@ -4,7 +4,9 @@
 
 namespace lathe {
 
-int64_t canonical_expanded_until(int64_t prompt_tokens) { return prompt_tokens / kExpandedBlock * kExpandedBlock; }
+int64_t canonical_expanded_until(int64_t prompt_tokens) {
+  return prompt_tokens / kExpandedBlock * kExpandedBlock;
+}
 
 void append(ForwardTrace& trace, ForwardTrace next) {
   const auto join = [](auto& to, const auto& from) { to.insert(to.end(), from.begin(), from.end()); };
@@ -28,7 +30,8 @@ Result<Decoder> Decoder::create(const ModelConfig& config, Backend& backend) {
 
 void Decoder::record_hidden(const Step& step, ForwardTrace* trace) {
   if (trace == nullptr) return;
-  std::vector<float>& rows = trace->hidden.emplace_back(step.token_ids.size() * static_cast<size_t>(config_->hidden_size));
+  std::vector<float>& rows =
+      trace->hidden.emplace_back(step.token_ids.size() * static_cast<size_t>(config_->hidden_size));
   backend_->read(*x_, rows.data());
 }
 

@@ -33,17 +33,19 @@ class Decoder {
 
  private:
   Decoder(const ModelConfig& config, Backend& backend) : config_(&config), backend_(&backend) {}
+
   void record_hidden(const Step& step, ForwardTrace* trace);
 
   const ModelConfig* config_;
   Backend* backend_;
-  std::unique_ptr<Activations> x_;       // residual stream
+  std::unique_ptr<Activations> x_;  // residual stream
   std::unique_ptr<Activations> normed_;
-  std::unique_ptr<Activations> delta_;   // what a sub-layer adds
+  std::unique_ptr<Activations> delta_;  // what a sub-layer adds
 };
 
-// Prompt tokens at positions below this use the expanded form of MLA, every other token the absorbed form: a rule of the
-// prompt's length alone, in whole blocks of kExpandedBlock, so that chunking, batching and cache paging change no bit.
+// Prompt tokens at positions below this use the expanded form of MLA, every other token the absorbed form: a rule of
+// the prompt's length alone, in whole blocks of kExpandedBlock, so that chunking, batching and cache paging change no
+// bit.
 inline constexpr int64_t kExpandedBlock = 256;  // above the crossover of about 170 tokens (spec section 2.2)
 int64_t canonical_expanded_until(int64_t prompt_tokens);
 

@@ -43,6 +43,7 @@ struct CacheComparison {
   double equivalent_gqa_groups = 0.0;   // elements / (2 d_h l): 2.25 for the releases
 };
 
+// All counts follow from the config alone.
 CacheComparison compare_caches(const ModelConfig& config);
 
 }  // namespace lathe

@@ -19,7 +19,9 @@ bool is_matrix_dtype(DType dtype) {
   return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16 || dtype == DType::kF8E4M3;
 }
 
-bool is_vector_dtype(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
+bool is_vector_dtype(DType dtype) {
+  return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16;
+}
 
 float element_as_float(const StoredTensor& tensor, size_t i) {
   const std::byte* at = tensor.bytes.data() + i * static_cast<size_t>(dtype_size(tensor.dtype));
@@ -44,7 +46,12 @@ class WeightBinder {
   Result<WeightMatrix> matrix(const std::string& name, int64_t rows, int64_t cols) {
     LATHE_TRY(const StoredTensor* tensor, find(name, {rows, cols}));
     if (!is_matrix_dtype(tensor->dtype)) return wrong_dtype(*tensor, "F32, F16, BF16 or F8_E4M3");
-    WeightMatrix matrix{.dtype = tensor->dtype, .rows = rows, .cols = cols, .data = tensor->bytes.data(), .stride = 0, .scales = nullptr};
+    WeightMatrix matrix{.dtype = tensor->dtype,
+                        .rows = rows,
+                        .cols = cols,
+                        .data = tensor->bytes.data(),
+                        .stride = 0,
+                        .scales = nullptr};
     if (tensor->dtype == DType::kF8E4M3) {
       LATHE_TRY(matrix.scales, fp8_scales(name, rows, cols));
     }
@@ -52,11 +59,22 @@ class WeightBinder {
   }
 
   // Slice e of a stacked tensor [count, rows, cols].
-  Result<WeightMatrix> stacked(const std::string& name, int64_t count, int64_t all_rows, int64_t cols, int64_t e, int64_t first_row, int64_t rows) {
+  Result<WeightMatrix> stacked(const std::string& name,
+                               int64_t count,
+                               int64_t all_rows,
+                               int64_t cols,
+                               int64_t e,
+                               int64_t first_row,
+                               int64_t rows) {
     LATHE_TRY(const StoredTensor* tensor, find(name, {count, all_rows, cols}));
     if (!is_vector_dtype(tensor->dtype)) return wrong_dtype(*tensor, "F32, F16 or BF16");
     const int64_t offset = (e * all_rows + first_row) * cols * dtype_size(tensor->dtype);
-    return WeightMatrix{.dtype = tensor->dtype, .rows = rows, .cols = cols, .data = tensor->bytes.data() + offset, .stride = 0, .scales = nullptr};
+    return WeightMatrix{.dtype = tensor->dtype,
+                        .rows = rows,
+                        .cols = cols,
+                        .data = tensor->bytes.data() + offset,
+                        .stride = 0,
+                        .scales = nullptr};
   }
 
   // A vector [n], copied to fp32.
@@ -73,13 +91,15 @@ class WeightBinder {
   }
 
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
+
   bool was_used(const std::string& name) const { return used_.contains(name); }
 
  private:
   Result<const StoredTensor*> find(const std::string& name, const std::vector<int64_t>& shape) {
     const StoredTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr) {
-      return Error{Errc::kInvalidData, str(checkpoint_.folder(), ": ", name, ": expected ", shape, ", found no such tensor")};
+      return Error{Errc::kInvalidData,
+                   str(checkpoint_.folder(), ": ", name, ": expected ", shape, ", found no such tensor")};
     }
     if (tensor->shape != shape) {
       return Error{Errc::kInvalidData,
@@ -91,7 +111,13 @@ class WeightBinder {
 
   Error wrong_dtype(const StoredTensor& tensor, std::string_view expected) const {
     return Error{Errc::kInvalidData,
-                 str(checkpoint_.file_of(tensor), ": ", tensor.name, ": expected dtype ", expected, ", found ", dtype_name(tensor.dtype))};
+                 str(checkpoint_.file_of(tensor),
+                     ": ",
+                     tensor.name,
+                     ": expected dtype ",
+                     expected,
+                     ", found ",
+                     dtype_name(tensor.dtype))};
   }
 
   Result<const float*> copy(const StoredTensor& tensor) {
@@ -124,7 +150,13 @@ class WeightBinder {
       // 0 is what a block of zeros may get.
       if (!std::isfinite(scales[i]) || scales[i] < 0.0F) {
         return Error{Errc::kInvalidData,
-                     str(checkpoint_.file_of(*tensor), ": ", scale_name, ": expected finite scales, not negative, found ", scales[i], " at block ", i)};
+                     str(checkpoint_.file_of(*tensor),
+                         ": ",
+                         scale_name,
+                         ": expected finite scales, not negative, found ",
+                         scales[i],
+                         " at block ",
+                         i)};
       }
     }
     return scales;
@@ -150,11 +182,13 @@ Status bind_mla(WeightBinder& binder, const ModelConfig& c, const std::string& p
   } else {
     LATHE_TRY(w.q_proj, binder.matrix(p + "q_proj.weight", heads * c.qk_head_dim(), d));
   }
-  LATHE_TRY(w.kv_a_proj_with_mqa, binder.matrix(p + "kv_a_proj_with_mqa.weight", c.kv_lora_rank + c.qk_rope_head_dim, d));
+  LATHE_TRY(w.kv_a_proj_with_mqa,
+            binder.matrix(p + "kv_a_proj_with_mqa.weight", c.kv_lora_rank + c.qk_rope_head_dim, d));
   if (c.qk_latent_layernorm) {
     LATHE_TRY(w.kv_a_layernorm, binder.vector(p + "kv_a_layernorm.weight", c.kv_lora_rank));
   }
-  LATHE_TRY(w.kv_b_proj, binder.matrix(p + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank));
+  LATHE_TRY(w.kv_b_proj,
+            binder.matrix(p + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank));
   LATHE_TRY(w.o_proj, binder.matrix(p + "o_proj.weight", d, heads * c.v_head_dim));
   if (!c.attention_bias) return {};
   // Demanded on q_a, kv_a and o; converted models may carry one on q or q_b too.
@@ -193,7 +227,10 @@ Status bind_swiglu(WeightBinder& binder, const std::string& prefix, int64_t d, i
 }
 
 // Experts stored one by one, or stacked as transformers 5.x keeps them in memory (gate rows first).
-Status bind_experts(WeightBinder& binder, const ModelConfig& c, const std::string& p, std::vector<SwigluWeights>& experts) {
+Status bind_experts(WeightBinder& binder,
+                    const ModelConfig& c,
+                    const std::string& p,
+                    std::vector<SwigluWeights>& experts) {
   const int64_t n = c.n_routed_experts;
   const int64_t f = c.moe_intermediate_size;
   const int64_t d = c.hidden_size;
@@ -233,7 +270,8 @@ Status bind_moe(WeightBinder& binder, const ModelConfig& c, const std::string& p
   LATHE_TRY(bind_experts(binder, c, p, layer.expert_storage));
   layer.moe.experts = layer.expert_storage;
   if (c.n_shared_experts > 0) {
-    LATHE_TRY(bind_swiglu(binder, p + "shared_experts.", c.hidden_size, c.n_shared_experts * c.moe_intermediate_size, layer.moe.shared));
+    LATHE_TRY(bind_swiglu(
+        binder, p + "shared_experts.", c.hidden_size, c.n_shared_experts * c.moe_intermediate_size, layer.moe.shared));
   }
   return {};
 }
@@ -263,7 +301,8 @@ int64_t layer_of(std::string_view name) {
 
 }  // namespace
 
-Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint) {
+Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig& config,
+                                                               std::shared_ptr<const Checkpoint> checkpoint) {
   std::unique_ptr<ModelWeights> weights(new ModelWeights());
   weights->config_ = config;
   weights->checkpoint_ = checkpoint;
@@ -284,7 +323,8 @@ Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig
   for (const StoredTensor* tensor : checkpoint->tensors()) {
     if (binder.was_used(tensor->name) || tensor->name.ends_with(".inv_freq")) continue;
     const int64_t layer = layer_of(tensor->name);
-    if (layer >= c.num_hidden_layers && layer < c.num_hidden_layers + std::max<int64_t>(c.num_nextn_predict_layers, 1)) {
+    if (layer >= c.num_hidden_layers &&
+        layer < c.num_hidden_layers + std::max<int64_t>(c.num_nextn_predict_layers, 1)) {
       ++weights->mtp_tensors_;
     } else if (!(c.tie_word_embeddings && tensor->name == "lm_head.weight")) {
       weights->unused_.push_back(tensor->name);

@@ -1,6 +1,6 @@
-// ModelWeights: the tensors of a checkpoint bound to their roles by name, each checked for presence, shape and dtype before
-// use. Matrices borrow the mapped bytes; norms, biases and FP8 scales are small and copied to fp32. Immutable after binding:
-// one ModelWeights, many sequences.
+// ModelWeights: the tensors of a checkpoint bound to their roles by name, each checked for presence, shape and dtype
+// before use. Matrices borrow the mapped bytes; norms, biases and FP8 scales are small and copied to fp32. Immutable
+// after binding: one ModelWeights, many sequences.
 #pragma once
 
 #include <cstdint>
@@ -22,29 +22,39 @@ struct LayerWeights {
   MlaWeights mla;                                   // attention == kMla
   GqaWeights gqa;                                   // attention == kGqa
   bool is_moe = false;
-  SwigluWeights dense;                              // first_k_dense_replace layers
-  MoeWeights moe;                                   // the others; `experts` points into expert_storage
+  SwigluWeights dense;  // first_k_dense_replace layers
+  MoeWeights moe;       // the others; `experts` points into expert_storage
   std::vector<SwigluWeights> expert_storage;
 };
 
+// See the head of this file. Thread safe for reading.
 class ModelWeights {
  public:
   // Errors name the tensor, the file's shape or dtype, and what the configuration demands.
-  static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint);
+  static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config,
+                                                          std::shared_ptr<const Checkpoint> checkpoint);
 
   const ModelConfig& config() const { return config_; }
+
   const Checkpoint& checkpoint() const { return *checkpoint_; }
+
   const WeightMatrix& embed_tokens() const { return embed_tokens_; }  // [V, d]
-  const WeightMatrix& lm_head() const { return lm_head_; }            // [V, d], the embedding when tied
-  const float* norm() const { return norm_; }                          // final norm [d]
+
+  const WeightMatrix& lm_head() const { return lm_head_; }  // [V, d], the embedding when tied
+
+  const float* norm() const { return norm_; }  // final norm [d]
+
   const std::vector<LayerWeights>& layers() const { return layers_; }
 
   // Bytes of the tensors that are in use, as stored.
   uint64_t stored_bytes() const { return stored_bytes_; }
+
   // Names of tensors the main model does not use, other than recognised ones (MTP layers, rotary buffers, FP8 scales).
   const std::vector<std::string>& unused_tensors() const { return unused_; }
+
   // Tensors of multi-token prediction layers, recognised and skipped (trap T17).
   int64_t mtp_tensors() const { return mtp_tensors_; }
+
   // One line per doubtful thing, e.g. an FP8 tensor without scale.
   const std::vector<std::string>& warnings() const { return warnings_; }
 

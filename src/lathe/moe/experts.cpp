@@ -9,15 +9,20 @@ namespace lathe {
 namespace {
 
 struct Routing {
-  int32_t* experts_TK;   // ascending per token
+  int32_t* experts_TK;  // ascending per token
   float* weights_TK;
-  int32_t* slot_TK;      // row of the assignment in expert order
-  int32_t* token_A;      // token of each row in expert order
-  int32_t* begin_E;      // [E + 1] first row of each expert
+  int32_t* slot_TK;  // row of the assignment in expert order
+  int32_t* token_A;  // token of each row in expert order
+  int32_t* begin_E;  // [E + 1] first row of each expert
 };
 
 // Router logits (Eq. 22), scores, selection; then a counting sort of the assignments by expert.
-void route(const CpuContext& cpu, const MoeWeights& weights, const MoeShape& shape, const float* x, int64_t tokens, const Routing& out) {
+void route(const CpuContext& cpu,
+           const MoeWeights& weights,
+           const MoeShape& shape,
+           const float* x,
+           int64_t tokens,
+           const Routing& out) {
   const GateShape& gate = shape.gate;
   const int64_t experts = gate.n_routed_experts;
   const int64_t k = gate.num_experts_per_tok;
@@ -65,7 +70,13 @@ int64_t moe_scratch_floats(const MoeShape& s, int64_t tokens) {
   return routing + std::max(router, jobs + routed + shared);
 }
 
-void moe_forward(const CpuContext& cpu, const MoeWeights& weights, const MoeShape& s, const float* x, int64_t tokens, float* out, RoutingTrace trace) {
+void moe_forward(const CpuContext& cpu,
+                 const MoeWeights& weights,
+                 const MoeShape& s,
+                 const float* x,
+                 int64_t tokens,
+                 float* out,
+                 RoutingTrace trace) {
   const int64_t experts = s.gate.n_routed_experts;
   const int64_t k = s.gate.num_experts_per_tok;
   const int64_t rows = tokens * k;
@@ -119,7 +130,12 @@ void moe_forward(const CpuContext& cpu, const MoeWeights& weights, const MoeShap
     const int64_t first = routing.begin_E[e];
     const int64_t count = routing.begin_E[e + 1] - first;
     if (count == 0) continue;
-    add(weights.experts[static_cast<size_t>(e)], x_AD + first * d, count, h_AF + first * f, up_AF + first * f, y_AD + first * d);
+    add(weights.experts[static_cast<size_t>(e)],
+        x_AD + first * d,
+        count,
+        h_AF + first * f,
+        up_AF + first * f,
+        y_AD + first * d);
   }
   run_gated(cpu, {gated, jobs});
   run_gemms(cpu, {down, jobs});
@@ -136,14 +152,17 @@ void moe_forward(const CpuContext& cpu, const MoeWeights& weights, const MoeShap
   });
 }
 
-int64_t swiglu_scratch_floats(int64_t width, int64_t tokens) { return 2 * Workspace::padded(tokens * width); }
+int64_t swiglu_scratch_floats(int64_t width, int64_t tokens) {
+  return 2 * Workspace::padded(tokens * width);
+}
 
 void swiglu_forward(const CpuContext& cpu, const SwigluWeights& weights, const float* x, int64_t tokens, float* out) {
   const Workspace::Scope scope(cpu.workspace);
   const int64_t width = weights.gate_proj.rows;
   float* h = cpu.workspace.take(tokens * width);
   float* up = cpu.workspace.take(tokens * width);
-  const GatedJob job{.gate = weights.gate_proj, .up = weights.up_proj, .x = x, .tokens = tokens, .out = h, .up_scratch = up};
+  const GatedJob job{
+      .gate = weights.gate_proj, .up = weights.up_proj, .x = x, .tokens = tokens, .out = h, .up_scratch = up};
   run_gated(cpu, {&job, 1});
   linear(cpu, weights.down_proj, nullptr, h, tokens, out);
 }

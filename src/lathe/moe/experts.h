@@ -1,6 +1,6 @@
-// DeepSeekMoE on the CPU: paper equations 20-22. Tokens are grouped by expert; decode touches only the chosen experts' weights.
-// y[t] = shared(u[t]) + sum over the chosen experts, in ascending id, of w[t, e] * E_e(u[t]). The residual is the block's.
-// The reference twin is reference/equations.h.
+// DeepSeekMoE on the CPU: paper equations 20-22. Tokens are grouped by expert; decode touches only the chosen experts'
+// weights. y[t] = shared(u[t]) + sum over the chosen experts, in ascending id, of w[t, e] * E_e(u[t]). The residual is
+// the block's. The reference twin is reference/equations.h.
 #pragma once
 
 #include <cstdint>
@@ -19,12 +19,13 @@ struct SwigluWeights {
 };
 
 struct MoeWeights {
-  WeightMatrix gate;                          // router [N_r, d]
+  WeightMatrix gate;                               // router [N_r, d]
   std::span<const float> e_score_correction_bias;  // [N_r] with noaux_tc, else empty
-  std::span<const SwigluWeights> experts;     // N_r of them
-  SwigluWeights shared;                       // all shared experts as one SwiGLU of width N_s d_e; empty without any
+  std::span<const SwigluWeights> experts;          // N_r of them
+  SwigluWeights shared;  // all shared experts as one SwiGLU of width N_s d_e; empty without any
 };
 
+// Sizes of one MoE layer.
 struct MoeShape {
   int64_t hidden_size = 0;
   int64_t moe_intermediate_size = 0;
@@ -39,12 +40,20 @@ struct RoutingTrace {
 };
 
 // out[T, d] = MoE(x[T, d]) for block-normed x. out must not overlap x.
-void moe_forward(const CpuContext& cpu, const MoeWeights& weights, const MoeShape& shape, const float* x, int64_t tokens, float* out, RoutingTrace trace);
+void moe_forward(const CpuContext& cpu,
+                 const MoeWeights& weights,
+                 const MoeShape& shape,
+                 const float* x,
+                 int64_t tokens,
+                 float* out,
+                 RoutingTrace trace);
 
 // A dense FFN: out[T, d] = SwiGLU(x[T, d]).
 void swiglu_forward(const CpuContext& cpu, const SwigluWeights& weights, const float* x, int64_t tokens, float* out);
 
+// Workspace floats that moe_forward takes for at most `tokens` tokens.
 int64_t moe_scratch_floats(const MoeShape& shape, int64_t tokens);
+// Workspace floats that swiglu_forward takes for at most `tokens` tokens of that width.
 int64_t swiglu_scratch_floats(int64_t width, int64_t tokens);
 
 }  // namespace lathe

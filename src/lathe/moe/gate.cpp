@@ -37,13 +37,13 @@ float group_score(TopkMethod method, std::span<const float> group) {
   return group.size() > 1 ? first + second : first;
 }
 
-// Device-limited routing (paper section 2.2.2): everything outside the M best groups is excluded with -infinity, not with
-// 0, which would let an excluded expert beat a kept one with a negative biased score.
+// Device-limited routing (paper section 2.2.2): everything outside the M best groups is excluded with -infinity, not
+// with 0, which would let an excluded expert beat a kept one with a negative biased score.
 void keep_best_groups(const GateShape& shape, std::span<float> values_E) {
   const auto groups = static_cast<size_t>(shape.n_group);
   const size_t width = values_E.size() / groups;
-  // Groups are few: mark the M best one after the other. A group is beaten by groups with a higher score or, on a tie, a lower
-  // index; it stays when fewer than M beat it. Scores are computed before any value changes.
+  // Groups are few: mark the M best one after the other. A group is beaten by groups with a higher score or, on a tie,
+  // a lower index; it stays when fewer than M beat it. Scores are computed before any value changes.
   const auto score = [&](size_t g) { return group_score(shape.topk_method, values_E.subspan(g * width, width)); };
   constexpr size_t kUsualGroups = 512;  // more only in hostile models
   float usual[kUsualGroups];

@@ -1,5 +1,5 @@
-// The MoE gate: paper equations 21-22 with the three selection methods of the DeepSeek family (spec section 2.5), fp32 end
-// to end (trap T5). Pure functions of one token's router logits.
+// The MoE gate: paper equations 21-22 with the three selection methods of the DeepSeek family (spec section 2.5), fp32
+// end to end (trap T5). Pure functions of one token's router logits.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 namespace lathe {
 
 enum class TopkMethod { kGreedy, kGroupLimitedGreedy, kNoauxTc };
+// How router logits become scores.
 enum class ScoringFunc { kSoftmax, kSigmoid };
 
 struct GateShape {
@@ -18,16 +19,16 @@ struct GateShape {
   TopkMethod topk_method = TopkMethod::kGreedy;
   ScoringFunc scoring_func = ScoringFunc::kSoftmax;
   bool norm_topk_prob = false;
-  bool scale_normalised = false;    // V3: normalised weights are scaled too; V2: either normalised or scaled
+  bool scale_normalised = false;  // V3: normalised weights are scaled too; V2: either normalised or scaled
   float routed_scaling_factor = 1.0F;
 };
 
 // Scores of all experts: softmax(logits) or sigmoid(logits). In place. s_{i,t} of Eq. 22.
 void gate_scores(ScoringFunc scoring_func, std::span<float> logits_E);
 
-// Chooses the experts of one token and their weights. scores_E: from gate_scores; bias_E: e_score_correction_bias (noaux_tc), else
-// empty; it decides the selection only, never a weight (trap T6). Writes K expert ids in ascending order, and the weight
-// of each. Ties go to the lower id. `biased_E` is scratch of N_r floats.
+// Chooses the experts of one token and their weights. scores_E: from gate_scores; bias_E: e_score_correction_bias
+// (noaux_tc), else empty; it decides the selection only, never a weight (trap T6). Writes K expert ids in ascending
+// order, and the weight of each. Ties go to the lower id. `biased_E` is scratch of N_r floats.
 void select_experts(const GateShape& shape,
                     std::span<const float> scores_E,
                     std::span<const float> bias_E,

@@ -47,9 +47,13 @@ std::vector<Vec> operator*(const Matrix& w, const std::vector<Vec>& h_T) {
   return out_T;
 }
 
-Vec operator*(const Matrix& w, const Vec& h) { return (w * std::vector<Vec>{h}).front(); }
+Vec operator*(const Matrix& w, const Vec& h) {
+  return (w * std::vector<Vec>{h}).front();
+}
 
-Vec concat(const Vec& a, const Vec& b) { return concat(std::vector<Vec>{a, b}); }
+Vec concat(const Vec& a, const Vec& b) {
+  return concat(std::vector<Vec>{a, b});
+}
 
 Vec concat(const std::vector<Vec>& parts) {
   Vec out;
@@ -97,17 +101,29 @@ Vec softmax(const Vec& scores) {
   return p;
 }
 
-std::vector<Vec> eq_1_query(const Matrix& w_q, const std::vector<Vec>& h_T) { return w_q * h_T; }
+std::vector<Vec> eq_1_query(const Matrix& w_q, const std::vector<Vec>& h_T) {
+  return w_q * h_T;
+}
 
-std::vector<Vec> eq_2_key(const Matrix& w_k, const std::vector<Vec>& h_T) { return w_k * h_T; }
+std::vector<Vec> eq_2_key(const Matrix& w_k, const std::vector<Vec>& h_T) {
+  return w_k * h_T;
+}
 
-std::vector<Vec> eq_3_value(const Matrix& w_v, const std::vector<Vec>& h_T) { return w_v * h_T; }
+std::vector<Vec> eq_3_value(const Matrix& w_v, const std::vector<Vec>& h_T) {
+  return w_v * h_T;
+}
 
-std::vector<Vec> eq_4_query_heads(const Vec& q_t, int64_t n_h) { return split(q_t, n_h); }
+std::vector<Vec> eq_4_query_heads(const Vec& q_t, int64_t n_h) {
+  return split(q_t, n_h);
+}
 
-std::vector<Vec> eq_5_key_heads(const Vec& k_t, int64_t n_kv) { return split(k_t, n_kv); }
+std::vector<Vec> eq_5_key_heads(const Vec& k_t, int64_t n_kv) {
+  return split(k_t, n_kv);
+}
 
-std::vector<Vec> eq_6_value_heads(const Vec& v_t, int64_t n_kv) { return split(v_t, n_kv); }
+std::vector<Vec> eq_6_value_heads(const Vec& v_t, int64_t n_kv) {
+  return split(v_t, n_kv);
+}
 
 Vec eq_7_head_output(const Vec& q_ti, const std::vector<Vec>& k_ji, const std::vector<Vec>& v_ji, double scale) {
   Vec scores;
@@ -126,27 +142,44 @@ std::vector<Vec> eq_8_output(const Matrix& w_o, const std::vector<std::vector<Ve
   return w_o * o_T;
 }
 
-std::vector<Vec> eq_37_query_latent(const Matrix& w_dq, const std::vector<Vec>& h_T) { return w_dq * h_T; }
+std::vector<Vec> eq_37_query_latent(const Matrix& w_dq, const std::vector<Vec>& h_T) {
+  return w_dq * h_T;
+}
 
-std::vector<Vec> eq_38_query_content(const Matrix& w_uq_i, const std::vector<Vec>& c_q_T) { return w_uq_i * c_q_T; }
+std::vector<Vec> eq_38_query_content(const Matrix& w_uq_i, const std::vector<Vec>& c_q_T) {
+  return w_uq_i * c_q_T;
+}
 
-Vec eq_39_query_rope(const Vec& w_qr_i_c_q, std::span<const double> cos, std::span<const double> sin, bool interleaved) {
+Vec eq_39_query_rope(const Vec& w_qr_i_c_q,
+                     std::span<const double> cos,
+                     std::span<const double> sin,
+                     bool interleaved) {
   return rope(w_qr_i_c_q, cos, sin, interleaved);
 }
 
-Vec eq_40_query(const Vec& q_c_ti, const Vec& q_r_ti) { return concat(q_c_ti, q_r_ti); }
+Vec eq_40_query(const Vec& q_c_ti, const Vec& q_r_ti) {
+  return concat(q_c_ti, q_r_ti);
+}
 
-std::vector<Vec> eq_41_latent(const Matrix& w_dkv, const std::vector<Vec>& h_T) { return w_dkv * h_T; }
+std::vector<Vec> eq_41_latent(const Matrix& w_dkv, const std::vector<Vec>& h_T) {
+  return w_dkv * h_T;
+}
 
-std::vector<Vec> eq_42_key_content(const Matrix& w_uk_i, const std::vector<Vec>& c_kv_T) { return w_uk_i * c_kv_T; }
+std::vector<Vec> eq_42_key_content(const Matrix& w_uk_i, const std::vector<Vec>& c_kv_T) {
+  return w_uk_i * c_kv_T;
+}
 
 Vec eq_43_key_rope(const Vec& w_kr_h, std::span<const double> cos, std::span<const double> sin, bool interleaved) {
   return rope(w_kr_h, cos, sin, interleaved);
 }
 
-Vec eq_44_key(const Vec& k_c_ti, const Vec& k_r_t) { return concat(k_c_ti, k_r_t); }
+Vec eq_44_key(const Vec& k_c_ti, const Vec& k_r_t) {
+  return concat(k_c_ti, k_r_t);
+}
 
-std::vector<Vec> eq_45_value_content(const Matrix& w_uv_i, const std::vector<Vec>& c_kv_T) { return w_uv_i * c_kv_T; }
+std::vector<Vec> eq_45_value_content(const Matrix& w_uv_i, const std::vector<Vec>& c_kv_T) {
+  return w_uv_i * c_kv_T;
+}
 
 Vec eq_46_head_output(const Vec& q_ti, const std::vector<Vec>& k_ji, const std::vector<Vec>& v_ji, double scale) {
   return eq_7_head_output(q_ti, k_ji, v_ji, scale);
@@ -182,13 +215,13 @@ std::vector<int64_t> eq_21_topk(const Vec& s_t, std::span<const float> bias, con
   const auto best_first = [](const Vec& values) {
     std::vector<int64_t> order(values.size());
     std::iota(order.begin(), order.end(), 0);
-    std::ranges::stable_sort(order, [&](int64_t a, int64_t b) {
-      return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)];
-    });
+    std::ranges::stable_sort(
+        order, [&](int64_t a, int64_t b) { return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)]; });
     return order;
   };
   if (shape.topk_method != TopkMethod::kGreedy) {
-    // Score of group g: its best expert (V2), or the sum of its two best (V3). Experts outside the M best groups drop out.
+    // Score of group g: its best expert (V2), or the sum of its two best (V3). Experts outside the M best groups drop
+    // out.
     const int64_t width = n / shape.n_group;
     Vec group_scores;
     for (Vec group : split(choice, shape.n_group)) {

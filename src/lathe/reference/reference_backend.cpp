@@ -14,9 +14,13 @@ class Rows final : public Activations {
   std::vector<Vec> rows;
 };
 
-std::vector<Vec>& rows_of(Activations& x) { return static_cast<Rows&>(x).rows; }
+std::vector<Vec>& rows_of(Activations& x) {
+  return static_cast<Rows&>(x).rows;
+}
 
-const std::vector<Vec>& rows_of(const Activations& x) { return static_cast<const Rows&>(x).rows; }
+const std::vector<Vec>& rows_of(const Activations& x) {
+  return static_cast<const Rows&>(x).rows;
+}
 
 // Everything a chunk may see of a head: positions up to and including `position`.
 std::vector<Vec> up_to(const std::vector<Vec>& all, int64_t position) {
@@ -37,7 +41,9 @@ Result<std::unique_ptr<Activations>> ReferenceBackend::allocate() {
   return std::unique_ptr<Activations>(std::make_unique<Rows>());
 }
 
-void ReferenceBackend::begin_step(const Step& step) { step_ = &step; }
+void ReferenceBackend::begin_step(const Step& step) {
+  step_ = &step;
+}
 
 std::pair<Vec, Vec> ReferenceBackend::cos_sin(int64_t position) const {
   Vec cos;
@@ -68,7 +74,9 @@ void ReferenceBackend::post_attention_norm(int64_t layer, const Activations& x, 
   norm(weights_.layers()[static_cast<size_t>(layer)].post_attention_layernorm, x, y);
 }
 
-void ReferenceBackend::final_norm(const Activations& x, Activations& y) { norm(weights_.norm(), x, y); }
+void ReferenceBackend::final_norm(const Activations& x, Activations& y) {
+  norm(weights_.norm(), x, y);
+}
 
 void ReferenceBackend::attention(int64_t layer, const Activations& x, Activations& y) {
   const bool is_mla = weights_.config().attention == AttentionKind::kMla;
@@ -90,7 +98,10 @@ void ReferenceBackend::attention(int64_t layer, const Activations& x, Activation
   }
 }
 
-std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer, const SequenceChunk& chunk, const std::vector<Vec>& h_T, History& history) const {
+std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer,
+                                       const SequenceChunk& chunk,
+                                       const std::vector<Vec>& h_T,
+                                       History& history) const {
   const MlaWeights& w = layer.mla;
   const int64_t d_h = mla_.qk_nope_head_dim;
   const int64_t d_r = mla_.qk_rope_head_dim;
@@ -115,8 +126,8 @@ std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer, const Sequence
 
   std::vector<std::vector<Vec>> o_ti_T(h_T.size());
   for (int64_t i = 0; i < mla_.num_heads; ++i) {
-    const Matrix q_i = q_b.rows(i * (d_h + d_r), (i + 1) * (d_h + d_r));      // [W^UQ_i ; W^QR_i]
-    const Matrix kv_i = kv_b.rows(i * (d_h + d_v), (i + 1) * (d_h + d_v));    // [W^UK_i ; W^UV_i]
+    const Matrix q_i = q_b.rows(i * (d_h + d_r), (i + 1) * (d_h + d_r));    // [W^UQ_i ; W^QR_i]
+    const Matrix kv_i = kv_b.rows(i * (d_h + d_v), (i + 1) * (d_h + d_v));  // [W^UK_i ; W^UV_i]
     const std::vector<Vec> q_c_T = eq_38_query_content(q_i.rows(0, d_h), c_q_T);
     const std::vector<Vec> w_qr_c_T = q_i.rows(d_h, d_h + d_r) * c_q_T;
     const std::vector<Vec> k_c_T = eq_42_key_content(kv_i.rows(0, d_h), c_kv_T);
@@ -135,7 +146,10 @@ std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer, const Sequence
   return eq_47_output(Matrix(w.o_proj, w.o_proj_bias), o_ti_T);
 }
 
-std::vector<Vec> ReferenceBackend::mha(const LayerWeights& layer, const SequenceChunk& chunk, const std::vector<Vec>& h_T, History& history) const {
+std::vector<Vec> ReferenceBackend::mha(const LayerWeights& layer,
+                                       const SequenceChunk& chunk,
+                                       const std::vector<Vec>& h_T,
+                                       History& history) const {
   const GqaWeights& w = layer.gqa;
   const std::vector<Vec> q_T = eq_1_query(Matrix(w.q_proj, w.q_proj_bias), h_T);
   const std::vector<Vec> k_T = eq_2_key(Matrix(w.k_proj, w.k_proj_bias), h_T);

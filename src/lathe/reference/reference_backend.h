@@ -1,5 +1,6 @@
-// ReferenceBackend: the decoder's operations as the paper's equations, in double, without kernels, threads or a latent cache
-// (it keeps every key and value). The oracle that the fast backends are compared with, by tests and by `lathe verify`.
+// ReferenceBackend: the decoder's operations as the paper's equations, in double, without kernels, threads or a latent
+// cache (it keeps every key and value). The oracle that the fast backends are compared with, by tests and by `lathe
+// verify`.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +21,9 @@ class ReferenceBackend final : public Backend {
   explicit ReferenceBackend(const ModelWeights& weights);
 
   Result<std::unique_ptr<Activations>> allocate() override;
+
   int64_t max_tokens() const override { return int64_t{1} << 20; }
+
   void begin_step(const Step& step) override;
   void embed(Activations& x) override;
   void input_norm(int64_t layer, const Activations& x, Activations& y) override;
@@ -40,8 +43,14 @@ class ReferenceBackend final : public Backend {
     std::vector<std::vector<Vec>> v_ij;
   };
 
-  std::vector<Vec> mla(const LayerWeights& layer, const SequenceChunk& chunk, const std::vector<Vec>& h_T, History& history) const;
-  std::vector<Vec> mha(const LayerWeights& layer, const SequenceChunk& chunk, const std::vector<Vec>& h_T, History& history) const;
+  std::vector<Vec> mla(const LayerWeights& layer,
+                       const SequenceChunk& chunk,
+                       const std::vector<Vec>& h_T,
+                       History& history) const;
+  std::vector<Vec> mha(const LayerWeights& layer,
+                       const SequenceChunk& chunk,
+                       const std::vector<Vec>& h_T,
+                       History& history) const;
   std::pair<Vec, Vec> cos_sin(int64_t position) const;
   void norm(const float* weight, const Activations& x, Activations& y) const;
 

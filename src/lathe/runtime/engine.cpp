@@ -83,13 +83,14 @@ struct Engine::State {
   RequestId next_id = 1;
   Batch batch;
   std::vector<float> logits;
-  bool stepping = false;              // callbacks may run: the sequences of `batch` must stay
-  std::vector<RequestId> cancelled;   // by callbacks of the current step
+  bool stepping = false;             // callbacks may run: the sequences of `batch` must stay
+  std::vector<RequestId> cancelled;  // by callbacks of the current step
 
   bool is_stop_token(const Sequence& sequence, int32_t id) const;
   void take_token(Sequence& sequence, Result<SampledToken> token);
   void finish(Sequence& sequence, FinishReason reason, std::string stop_reason);
   void fail(RequestId id, Error error);
+
   std::span<float> logit_row(size_t i) {
     const auto v = static_cast<size_t>(config.vocab_size);
     return std::span(logits).subspan(i * v, v);
@@ -97,18 +98,48 @@ struct Engine::State {
 };
 
 Engine::Engine() : state_(std::make_unique<State>()) {}
+
 Engine::~Engine() = default;
 
-const ModelConfig& Engine::config() const { return state_->config; }
-const ModelWeights& Engine::weights() const { return *state_->weights; }
-const Tokenizer* Engine::tokenizer() const { return state_->tokenizer ? &*state_->tokenizer : nullptr; }
-const GenerationDefaults& Engine::defaults() const { return state_->defaults; }
-const MemoryPlan& Engine::plan() const { return state_->plan; }
-const std::vector<std::string>& Engine::warnings() const { return state_->warnings; }
-int64_t Engine::context_size() const { return state_->context; }
-int Engine::threads() const { return state_->pool->threads(); }
-DType Engine::cache_type() const { return state_->cache_layout.dtype; }
-double Engine::load_seconds() const { return state_->load_seconds; }
+const ModelConfig& Engine::config() const {
+  return state_->config;
+}
+
+const ModelWeights& Engine::weights() const {
+  return *state_->weights;
+}
+
+const Tokenizer* Engine::tokenizer() const {
+  return state_->tokenizer ? &*state_->tokenizer : nullptr;
+}
+
+const GenerationDefaults& Engine::defaults() const {
+  return state_->defaults;
+}
+
+const MemoryPlan& Engine::plan() const {
+  return state_->plan;
+}
+
+const std::vector<std::string>& Engine::warnings() const {
+  return state_->warnings;
+}
+
+int64_t Engine::context_size() const {
+  return state_->context;
+}
+
+int Engine::threads() const {
+  return state_->pool->threads();
+}
+
+DType Engine::cache_type() const {
+  return state_->cache_layout.dtype;
+}
+
+double Engine::load_seconds() const {
+  return state_->load_seconds;
+}
 
 Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   const double start = now_seconds();
@@ -123,7 +154,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     LATHE_TRY(Tokenizer tokenizer, Tokenizer::open(options.model));
     if (tokenizer.vocabulary_size() > s.config.vocab_size) {
       return Error{Errc::kInvalidData,
-                   str(options.model, ": expected a tokenizer of at most vocab_size ", s.config.vocab_size, " tokens, found ", tokenizer.vocabulary_size())};
+                   str(options.model,
+                       ": expected a tokenizer of at most vocab_size ",
+                       s.config.vocab_size,
+                       " tokens, found ",
+                       tokenizer.vocabulary_size())};
     }
     s.usable.resize(static_cast<size_t>(s.config.vocab_size));
     for (size_t id = 0; id < s.usable.size(); ++id) s.usable[id] = tokenizer.contains(static_cast<int32_t>(id));
@@ -134,7 +169,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   s.warnings.insert(s.warnings.end(), s.weights->warnings().begin(), s.weights->warnings().end());
   const std::vector<std::string>& unused = s.weights->unused_tensors();
   if (!unused.empty()) {
-    s.warnings.push_back(str(unused.size(), " tensors are not part of this model and are ignored, e.g. ", quoted(unused.front())));
+    s.warnings.push_back(
+        str(unused.size(), " tensors are not part of this model and are ignored, e.g. ", quoted(unused.front())));
   }
 
   const int64_t model_context = s.config.max_position_embeddings;
@@ -145,7 +181,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   }
   s.max_batch_tokens = std::clamp<int64_t>(options.max_batch_tokens, 1, std::max<int64_t>(s.context, 1));
   const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kF16);
-  s.cache_layout = {.dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
+  s.cache_layout = {
+      .dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
   const int threads = options.threads > 0 ? options.threads : default_thread_count();
   LATHE_TRY(s.plan,
             plan_memory(s.config,
@@ -177,11 +214,13 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   if (prompt == 0) return Error{Errc::kInvalidArgument, "prompt: expected at least one token, found none"};
   for (const int32_t id : request.prompt) {
     if (id < 0 || id >= s.config.vocab_size) {
-      return Error{Errc::kInvalidArgument, str("prompt: expected token ids from 0 to ", s.config.vocab_size - 1, ", found ", id)};
+      return Error{Errc::kInvalidArgument,
+                   str("prompt: expected token ids from 0 to ", s.config.vocab_size - 1, ", found ", id)};
     }
   }
   if (prompt > s.context) {
-    return Error{Errc::kInvalidArgument, str("prompt: expected at most ", s.context, " tokens (the context size), found ", prompt)};
+    return Error{Errc::kInvalidArgument,
+                 str("prompt: expected at most ", s.context, " tokens (the context size), found ", prompt)};
   }
   if (request.max_tokens < -1) {
     return Error{Errc::kInvalidArgument, str("max_tokens: expected -1 (no limit) or more, found ", request.max_tokens)};
@@ -295,7 +334,8 @@ bool Engine::step() {
 
 Result<Completion> Engine::generate(Request request) {
   std::optional<Result<Completion>> outcome;
-  LATHE_TRY(submit(std::move(request), [&](RequestId, Result<Completion> result) { outcome.emplace(std::move(result)); }));
+  LATHE_TRY(
+      submit(std::move(request), [&](RequestId, Result<Completion> result) { outcome.emplace(std::move(result)); }));
   while (!outcome && step()) {
   }
   LATHE_CHECK(outcome.has_value());
@@ -310,11 +350,13 @@ Status Engine::score(std::span<const int32_t> ids,
   const auto total = static_cast<int64_t>(ids.size());
   if (total == 0) return Error{Errc::kInvalidArgument, "token ids: expected at least one, found none"};
   if (total > s.context) {
-    return Error{Errc::kInvalidArgument, str("token ids: expected at most ", s.context, " (the context size), found ", total)};
+    return Error{Errc::kInvalidArgument,
+                 str("token ids: expected at most ", s.context, " (the context size), found ", total)};
   }
   for (const int32_t id : ids) {
     if (id < 0 || id >= s.config.vocab_size) {
-      return Error{Errc::kInvalidArgument, str("token ids: expected values from 0 to ", s.config.vocab_size - 1, ", found ", id)};
+      return Error{Errc::kInvalidArgument,
+                   str("token ids: expected values from 0 to ", s.config.vocab_size - 1, ", found ", id)};
     }
   }
   SequenceCache cache(*s.pages);
@@ -336,7 +378,9 @@ Status Engine::score(std::span<const int32_t> ids,
                             .pages = cache.pages()};
     s.logits.resize(static_cast<size_t>(tokens * s.config.vocab_size));
     ForwardTrace part;
-    s.decoder->forward({.token_ids = ids.subspan(static_cast<size_t>(position), static_cast<size_t>(tokens)), .chunks = {&one, 1}, .logit_rows = rows},
+    s.decoder->forward({.token_ids = ids.subspan(static_cast<size_t>(position), static_cast<size_t>(tokens)),
+                        .chunks = {&one, 1},
+                        .logit_rows = rows},
                        s.logits.data(),
                        trace != nullptr ? &part : nullptr);
     if (trace != nullptr) append(*trace, std::move(part));

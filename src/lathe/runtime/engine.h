@@ -1,5 +1,5 @@
-// Engine: a model opened for generation. Requests are submitted, batched by step(), and answered through callbacks, so that one
-// request or many run through the same path and give the same bits.
+// Engine: a model opened for generation. Requests are submitted, batched by step(), and answered through callbacks, so
+// that one request or many run through the same path and give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -53,7 +53,7 @@ struct TokenEvent {
 };
 
 struct Request {
-  std::vector<int32_t> prompt;          // ids, not empty
+  std::vector<int32_t> prompt;  // ids, not empty
   SamplingParams sampling;
   int64_t max_tokens = -1;              // new tokens; -1: until the context is full
   std::vector<std::string> stop;        // stop strings
@@ -64,13 +64,13 @@ struct Request {
 };
 
 struct Completion {
-  std::vector<SampledToken> tokens;     // without the stop token
+  std::vector<SampledToken> tokens;  // without the stop token
   std::string text;
   FinishReason finish_reason = FinishReason::kLength;
-  std::string stop_reason;              // with kStop: "stop string" or "token N" (its id); empty otherwise
+  std::string stop_reason;  // with kStop: "stop string" or "token N" (its id); empty otherwise
   int64_t prompt_tokens = 0;
-  double prefill_s = 0.0;               // submission to first token
-  double decode_s = 0.0;                // first to last token
+  double prefill_s = 0.0;  // submission to first token
+  double decode_s = 0.0;   // first to last token
 };
 
 // One finished request: what it became, or why it failed.
@@ -79,20 +79,22 @@ using OnFinished = std::function<void(RequestId, Result<Completion>)>;
 
 class Engine {
  public:
-  // Reads, checks, maps and binds everything, and reserves cache and scratch. A plan that does not fit the memory is refused
-  // with kResourceExhausted and its numbers.
+  // Reads, checks, maps and binds everything, and reserves cache and scratch. A plan that does not fit the memory is
+  // refused with kResourceExhausted and its numbers.
   static Result<std::unique_ptr<Engine>> open(const EngineOptions& options);
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
   ~Engine();
 
+  // What config.json says.
   const ModelConfig& config() const;
+  // The bound tensors; valid as long as the engine.
   const ModelWeights& weights() const;
-  const Tokenizer* tokenizer() const;          // null when the folder has no tokenizer.json
+  const Tokenizer* tokenizer() const;  // null when the folder has no tokenizer.json
   const GenerationDefaults& defaults() const;
   const MemoryPlan& plan() const;
   const std::vector<std::string>& warnings() const;
-  int64_t context_size() const;                // positions a sequence may have
+  int64_t context_size() const;  // positions a sequence may have
   int threads() const;
   DType cache_type() const;
   double load_seconds() const;
@@ -101,15 +103,16 @@ class Engine {
   Result<RequestId> submit(Request request, OnFinished on_finished);
   // Ends a request early; does nothing for one that has ended. From inside a callback it takes effect after the step.
   void cancel(RequestId id);
-  // One forward pass over everything that is ready: decode tokens first, then prompt chunks, oldest first. False when idle.
+  // One forward pass over everything that is ready: decode tokens first, then prompt chunks, oldest first. False when
+  // idle.
   bool step();
 
   // submit and step until done.
   Result<Completion> generate(Request request);
 
-  // Logits of every position of `ids` (a prompt of that length), chunk by chunk: visit(first position, rows, logits [rows,
-  // vocab]). Stops early when visit returns false. A trace, when given, receives all chunks joined. `chunk_tokens`
-  // (0: max_batch_tokens) changes no bit of the result.
+  // Logits of every position of `ids` (a prompt of that length), chunk by chunk: visit(first position, rows, logits
+  // [rows, vocab]). Stops early when visit returns false. A trace, when given, receives all chunks joined.
+  // `chunk_tokens` (0: max_batch_tokens) changes no bit of the result.
   Status score(std::span<const int32_t> ids,
                const std::function<bool(int64_t, int64_t, const float*)>& visit,
                ForwardTrace* trace = nullptr,

@@ -12,7 +12,9 @@
 
 namespace lathe {
 
-int64_t pages_for(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
+int64_t pages_for(int64_t tokens) {
+  return (tokens + kPageTokens - 1) / kPageTokens;
+}
 
 Result<PagePool> PagePool::create(const CacheLayout& layout, int64_t pages) {
   PagePool pool;
@@ -20,9 +22,11 @@ Result<PagePool> PagePool::create(const CacheLayout& layout, int64_t pages) {
   if (__builtin_mul_overflow(static_cast<size_t>(layout.page_bytes()), static_cast<size_t>(pages), &pool.bytes_)) {
     return Error{Errc::kResourceExhausted, str("cache of ", pages, " pages: size overflows")};
   }
-  void* memory = ::mmap(nullptr, pool.bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      ::mmap(nullptr, pool.bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr,cppcoreguidelines-pro-type-cstyle-cast)
-    return Error{Errc::kResourceExhausted, str("no memory for a cache of ", human_bytes(pool.bytes_), "; a smaller --ctx-size needs less")};
+    return Error{Errc::kResourceExhausted,
+                 str("no memory for a cache of ", human_bytes(pool.bytes_), "; a smaller --ctx-size needs less")};
   }
   pool.memory_ = static_cast<std::byte*>(memory);
   (void)::madvise(memory, pool.bytes_, MADV_HUGEPAGE);

@@ -28,7 +28,9 @@ class PagePool {
   void release(const std::byte* page);  // the last reference frees it
 
   const CacheLayout& layout() const { return layout_; }
+
   int64_t pages() const { return static_cast<int64_t>(references_.size()); }
+
   int64_t free_pages() const { return static_cast<int64_t>(free_.size()); }
 
  private:
@@ -46,14 +48,20 @@ class PagePool {
 class SequenceCache {
  public:
   explicit SequenceCache(PagePool& pool) : pool_(&pool) {}
-  SequenceCache(SequenceCache&& other) noexcept : pool_(other.pool_), pages_(std::move(other.pages_)) { other.pages_.clear(); }
+
+  SequenceCache(SequenceCache&& other) noexcept : pool_(other.pool_), pages_(std::move(other.pages_)) {
+    other.pages_.clear();
+  }
+
   SequenceCache& operator=(SequenceCache&&) = delete;
   SequenceCache(const SequenceCache&) = delete;
+
   ~SequenceCache() { clear(); }
 
   // Makes room for `tokens` positions. False when the pool is exhausted; pages taken so far are kept.
   bool reserve(int64_t tokens);
   void clear();
+
   std::span<std::byte* const> pages() const { return pages_; }
 
  private:

@@ -13,7 +13,8 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view 
   return ids;
 }
 
-Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer, const std::optional<std::filesystem::path>& override_file) {
+Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer,
+                                        const std::optional<std::filesystem::path>& override_file) {
   if (override_file) {
     LATHE_TRY(const std::string source, read_file(*override_file, 1 << 20));
     Result<ChatTemplate> compiled = ChatTemplate::compile(source);
@@ -25,7 +26,8 @@ Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer, const std::o
     if (!compiled) return compiled.error().at("chat_template");
     return compiled;
   }
-  const bool has_turn_tokens = tokenizer.find("<｜User｜>").has_value() && tokenizer.find("<｜Assistant｜>").has_value();
+  const bool has_turn_tokens =
+      tokenizer.find("<｜User｜>").has_value() && tokenizer.find("<｜Assistant｜>").has_value();
   if (!has_turn_tokens) {
     return Error{Errc::kNotFound, "chat_template: expected one in tokenizer_config.json or turn tokens, found neither"};
   }
@@ -43,11 +45,14 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
   }
   const Json* messages = variables.find("messages");
   if (messages == nullptr || !messages->is_array()) {
-    return Error{Errc::kInvalidData, "messages: expected an array, found " + std::string(messages == nullptr ? "nothing" : messages->kind_name())};
+    return Error{
+        Errc::kInvalidData,
+        "messages: expected an array, found " + std::string(messages == nullptr ? "nothing" : messages->kind_name())};
   }
   for (const Json& message : messages->as_array()) {
     if (!message.is_object() || message.find("role") == nullptr || !message.find("role")->is_string()) {
-      return Error{Errc::kInvalidData, str("messages: expected objects with a \"role\", found ", quoted(message.dump()))};
+      return Error{Errc::kInvalidData,
+                   str("messages: expected objects with a \"role\", found ", quoted(message.dump()))};
     }
   }
   if (variables.find("add_generation_prompt") == nullptr) variables.set("add_generation_prompt", true);
@@ -59,7 +64,9 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
 namespace {
 
 // What a template refuses or does wrong with given messages is wrong data, whatever its own code says.
-Error template_error(const Error& error) { return Error{Errc::kInvalidData, error.message}.at("chat template"); }
+Error template_error(const Error& error) {
+  return Error{Errc::kInvalidData, error.message}.at("chat template");
+}
 
 }  // namespace
 
@@ -69,7 +76,9 @@ Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& v
   return text;
 }
 
-Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const Json& variables) {
+Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer,
+                                         const ChatTemplate& chat_template,
+                                         const Json& variables) {
   const Result<std::vector<RenderedPiece>> pieces = chat_template.render_pieces(variables);
   if (!pieces) return template_error(pieces.error());
   std::vector<int32_t> ids = encode_pieces(tokenizer, *pieces);

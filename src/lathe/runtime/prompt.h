@@ -20,7 +20,8 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view 
 
 // The model's chat template: its own, the override file's, or the built-in form that fits its special tokens; nothing
 // (kNotFound) for a base model with neither template nor chat tokens.
-Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer, const std::optional<std::filesystem::path>& override_file);
+Result<ChatTemplate> open_chat_template(const Tokenizer& tokenizer,
+                                        const std::optional<std::filesystem::path>& override_file);
 
 // Template variables for messages: adds bos_token and eos_token, and add_generation_prompt unless `request` has it.
 // `request` is {"messages": [...], ...} or a bare array of messages.
@@ -30,6 +31,8 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
 Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& variables);
 
 // Renders and encodes: template text with special tokens recognised, message text without, no second BOS.
-Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer, const ChatTemplate& chat_template, const Json& variables);
+Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer,
+                                         const ChatTemplate& chat_template,
+                                         const Json& variables);
 
 }  // namespace lathe

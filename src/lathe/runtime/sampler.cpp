@@ -38,7 +38,8 @@ Status validate(const SamplingParams& p, int64_t vocab_size) {
   }
   for (const auto& [id, bias] : p.logit_bias) {
     if (id < 0 || id >= vocab_size) {
-      return Error{Errc::kInvalidArgument, str("logit_bias: expected token ids from 0 to ", vocab_size - 1, ", found ", id)};
+      return Error{Errc::kInvalidArgument,
+                   str("logit_bias: expected token ids from 0 to ", vocab_size - 1, ", found ", id)};
     }
     LATHE_TRY(in_range("logit_bias", bias, -100.0, 100.0));
   }
@@ -112,7 +113,8 @@ int32_t Sampler::draw(std::span<const float> logits, int64_t index) {
     for (const auto& c : candidates_) total += c.first;
     double share = 0.0;
     size_t keep = 0;
-    while (keep < candidates_.size() && (keep == 0 || share < params_.top_p * total)) share += candidates_[keep++].first;
+    while (keep < candidates_.size() && (keep == 0 || share < params_.top_p * total))
+      share += candidates_[keep++].first;
     candidates_.resize(keep);
   }
   if (params_.min_p > 0.0) {

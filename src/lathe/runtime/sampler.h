@@ -1,6 +1,7 @@
-// Sampling: from the logits of one position to the next token. A choice depends on the logits, the request's parameters, its
-// seed and the position alone. Order: repetition, presence and frequency penalties, logit bias, ids without a
-// token masked (trap T14), temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
+// Sampling: from the logits of one position to the next token. A choice depends on the logits, the request's
+// parameters, its seed and the position alone. Order: repetition, presence and frequency penalties, logit bias, ids
+// without a token masked (trap T14), temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the
+// lowest id.
 #pragma once
 
 #include <cstdint>
@@ -14,16 +15,16 @@
 namespace lathe {
 
 struct SamplingParams {
-  double temperature = 1.0;         // 0: greedy
-  int64_t top_k = 0;                // 0: off
-  double top_p = 1.0;               // (0, 1]
-  double min_p = 0.0;               // [0, 1]; relative to the most likely token
-  double repetition_penalty = 1.0;  // > 0; over prompt and output
-  double presence_penalty = 0.0;    // [-2, 2]; over the output
-  double frequency_penalty = 0.0;   // [-2, 2]; over the output
+  double temperature = 1.0;                                 // 0: greedy
+  int64_t top_k = 0;                                        // 0: off
+  double top_p = 1.0;                                       // (0, 1]
+  double min_p = 0.0;                                       // [0, 1]; relative to the most likely token
+  double repetition_penalty = 1.0;                          // > 0; over prompt and output
+  double presence_penalty = 0.0;                            // [-2, 2]; over the output
+  double frequency_penalty = 0.0;                           // [-2, 2]; over the output
   std::vector<std::pair<int32_t, double>> logit_bias = {};  // [-100, 100] each
   uint64_t seed = 0;
-  int64_t logprobs = -1;            // top alternatives per token to report, -1: none
+  int64_t logprobs = -1;  // top alternatives per token to report, -1: none
 };
 
 // Ranges of every field; the message names the field, its range and the value.
@@ -36,8 +37,8 @@ struct TokenLogprob {
 
 struct SampledToken {
   int32_t id = 0;
-  double logprob = 0.0;                // filled when logprobs >= 0
-  std::vector<TokenLogprob> top;       // `logprobs` most likely tokens, best first
+  double logprob = 0.0;           // filled when logprobs >= 0
+  std::vector<TokenLogprob> top;  // `logprobs` most likely tokens, best first
 };
 
 // Sampling state of one sequence.
@@ -46,8 +47,8 @@ class Sampler {
   // `usable` (may be empty: all) tells which ids may be chosen; borrowed.
   Sampler(SamplingParams params, std::span<const int32_t> prompt, const std::vector<bool>* usable);
 
-  // Chooses the token for output index `index` (0 for the first). `logits` [V] is overwritten. Fails when a logit is NaN or
-  // +infinity, which means that the model or its weights are broken.
+  // Chooses the token for output index `index` (0 for the first). `logits` [V] is overwritten. Fails when a logit is
+  // NaN or +infinity, which means that the model or its weights are broken.
   Result<SampledToken> sample(std::span<float> logits, int64_t index);
 
  private:

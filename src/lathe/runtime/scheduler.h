@@ -1,5 +1,6 @@
-// Scheduler: requests -> the next step's batch. Decode tokens first, then prompt chunks, oldest first, under a token budget. A
-// request is admitted when the pages of its longest possible length are free, so a running request never fails for lack of them.
+// Scheduler: requests -> the next step's batch. Decode tokens first, then prompt chunks, oldest first, under a token
+// budget. A request is admitted when the pages of its longest possible length are free, so a running request never
+// fails for lack of them.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +21,9 @@ struct Sequence {
   Sampler sampler;
   TextStream text;
   SequenceCache cache;
-  std::vector<int32_t> tokens;   // prompt and output
-  int64_t computed = 0;          // tokens whose cache rows exist
-  int64_t length_limit = 0;      // of tokens
+  std::vector<int32_t> tokens;  // prompt and output
+  int64_t computed = 0;         // tokens whose cache rows exist
+  int64_t length_limit = 0;     // of tokens
   int64_t expanded_until = 0;
   Completion completion;
   double submitted_at = 0.0;
@@ -38,7 +39,9 @@ struct Batch {
   std::vector<int64_t> logit_rows;
   std::vector<Sequence*> sampled;  // the sequence of each logit row
 
+  // Empties the batch and keeps its memory.
   void clear();
+
   Step step() const { return {.token_ids = token_ids, .chunks = chunks, .logit_rows = logit_rows}; }
 };
 
@@ -47,7 +50,9 @@ class Scheduler {
   Scheduler(PagePool& pool, int64_t max_batch_tokens) : pool_(pool), max_batch_tokens_(max_batch_tokens) {}
 
   void add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
+
   bool idle() const { return waiting_.empty() && running_.empty(); }
+
   // Admits what fits and fills `batch`; an empty batch means that nothing can run.
   void next_batch(Batch& batch);
   // Takes out a sequence that has ended (running or waiting).

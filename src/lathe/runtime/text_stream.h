@@ -1,5 +1,5 @@
-// TextStream: token ids in, user-visible text out: whole characters only, and nothing that may turn out to be the beginning
-// of a stop string.
+// TextStream: token ids in, user-visible text out: whole characters only, and nothing that may turn out to be the
+// beginning of a stop string.
 #pragma once
 
 #include <cstdint>
@@ -15,11 +15,12 @@ class TextStream {
   // `tokenizer` may be null (a model without one): the text stays empty.
   TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop);
 
-  // Text that became certain with this token. After it, stopped() tells whether a stop string was completed; text from it
-  // on is dropped.
+  // Text that became certain with this token. After it, stopped() tells whether a stop string was completed; text from
+  // it on is dropped.
   std::string push(int32_t id);
   // The rest at the end of the output.
   std::string finish();
+
   bool stopped() const { return stopped_; }
 
  private:
@@ -27,7 +28,7 @@ class TextStream {
 
   std::vector<StreamDecoder> decoder_;  // none or one
   std::vector<std::string> stop_;
-  std::string pending_;                 // decoded, not yet released
+  std::string pending_;  // decoded, not yet released
   bool stopped_ = false;
 };
 

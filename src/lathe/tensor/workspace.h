@@ -36,6 +36,7 @@ class Workspace {
     return out;
   }
 
+  // The same for `count` values of another trivially copyable type.
   template <class T>
   T* take_as(int64_t count) {
     static_assert(alignof(T) <= kTensorAlignment && std::is_trivially_copyable_v<T>);

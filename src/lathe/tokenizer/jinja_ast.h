@@ -91,6 +91,7 @@ struct Statement {
   std::vector<std::pair<int, ExprPtr>> parameters;  // symbol and default (may be null)
 };
 
+// A compiled template: its statements and the names it uses.
 struct Template {
   std::vector<std::string> symbols;
   Body body;

@@ -21,18 +21,25 @@ Value find_function(std::string_view name);
 Result<Value> call_builtin(Context& context, const Callable& callable, const Args& args);
 Result<Value> call_method(Context& context, const Callable& method, const Args& args);
 
+// a op b for + - * / // % ** ~ with the rules of Python.
 Result<Value> arithmetic(Context& context, Op op, const Value& a, const Value& b);
+// a op b for == != < <= > >= in, not in.
 Result<bool> compare(Context& context, Op op, const Value& a, const Value& b);
+// -value, for numbers.
 Result<Value> negate(const Value& value);
+// object.name: an entry, a namespace field or a method; undefined when there is none.
 Result<Value> get_attribute(Context& context, const Value& object, std::string_view name);
+// object[key]; undefined when there is none.
 Result<Value> get_item(Context& context, const Value& object, const Value& key);
 
+// start:stop:step of a slice; absent ones as in Python.
 struct SliceBounds {
   Value start = Value(None{});
   Value stop = Value(None{});
   Value step = Value(None{});
 };
 
+// object[start:stop:step] of a string or list.
 Result<Value> slice(Context& context, const Value& object, const SliceBounds& bounds);
 
 // Arguments in the order of `names`; the ones not given are null. Too many and unknown ones are errors.

@@ -22,6 +22,7 @@ struct Scope {
   std::vector<std::pair<int, Value>> names;
 };
 
+// Runs one template once, within its limits.
 class Evaluator {
  public:
   Evaluator(const Template& source, Context& context, const EvaluatorLimits& limits);

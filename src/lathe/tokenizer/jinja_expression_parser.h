@@ -18,10 +18,12 @@ struct TupleRules {
   std::string_view end = "";    // a name that ends the tuple
 };
 
+// Turns the tokens of an expression into a tree.
 class ExpressionParser {
  public:
   ExpressionParser(std::vector<Token> tokens, int max_depth) : tokens_(std::move(tokens)), max_depth_(max_depth) {}
 
+  // One expression; `with_condition`: `a if b else c` is allowed.
   Result<ExprPtr> parse_expression(bool with_condition = true);
   // An expression, or several with commas between them.
   Result<ExprPtr> parse_tuple(const TupleRules& rules);

@@ -38,6 +38,7 @@ struct Token {
 // How a token reads in an error message.
 std::string describe(const Token& token);
 
+// The error `line N: message`.
 Error error_at(int line, std::string_view message);
 
 // The tokens end with one kEnd. Errors: `line 3: unexpected '}', expected ')'`.

@@ -342,8 +342,8 @@ Result<Value> from_json(const Json& json, bool literal, int depth) {
     case Json::Kind::kObject:
       break;
   }
-  // What the assistant said earlier is the model's own output: its <think> and the like are tokens again. An element of a
-  // list of messages lies at depth 1.
+  // What the assistant said earlier is the model's own output: its <think> and the like are tokens again. An element of
+  // a list of messages lies at depth 1.
   const Json* role = json.find("role");
   if (depth == 1 && role != nullptr && *role == Json("assistant")) literal = false;
   Dict dict;

@@ -8,6 +8,7 @@
 namespace lathe::jinja {
 
 enum class Sides { kBoth, kLeft, kRight };
+// Ways to map the case of a string.
 enum class Case { kUpper, kLower, kCapitalize, kTitleMethod, kTitleFilter };
 enum class From { kLeft, kRight };
 

@@ -36,7 +36,9 @@ class Budget {
  public:
   Budget(int64_t max_steps, int64_t max_bytes) : max_steps_(max_steps), max_bytes_(max_bytes) {}
 
+  // Charges steps; fails when they are used up.
   Status steps(int64_t count = 1);
+  // Charges bytes of string work; fails when they are used up.
   Status bytes(size_t count);
 
  private:
@@ -51,6 +53,7 @@ class TextBuilder {
  public:
   explicit TextBuilder(Budget& budget) : budget_(&budget) {}
 
+  // Adds text; beyond the limit status() becomes an error and nothing more is added.
   void append(std::string_view text, bool literal = false);
 
   void append(const Text& text) { append_slice(text, 0, text.bytes.size()); }
@@ -62,6 +65,7 @@ class TextBuilder {
 
   Status status() const { return status_; }
 
+  // What was built, or the error of the limit.
   Result<Text> take();
 
  private:
@@ -110,10 +114,12 @@ bool is_cased(char32_t c);
 // Whether repr() prints the character as itself.
 bool is_printable(char32_t c);
 
+// Code points of valid UTF-8.
 size_t count_characters(std::string_view text);
 // Offset of the first byte that is not white space / one past the last such byte.
 size_t skip_space(std::string_view text, size_t from);
 size_t trimmed_end(std::string_view text);
+
 // The character that starts at `at`, and its size in bytes.
 inline char32_t character_at(std::string_view text, size_t at, size_t& size) {
   if (static_cast<uint8_t>(text[at]) < 0x80) {
@@ -125,7 +131,6 @@ inline char32_t character_at(std::string_view text, size_t at, size_t& size) {
   size = end - at;
   return c;
 }
-
 
 // repr() of a Python float.
 std::string float_text(double value);

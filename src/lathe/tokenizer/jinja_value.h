@@ -38,6 +38,7 @@ struct Undefined {
   std::shared_ptr<const std::string> reason;  // "'x' is undefined"
 };
 
+// A value of the template language: cheap to copy, parts are shared and immutable.
 class Value {
  public:
   using TextPtr = std::shared_ptr<const Text>;
@@ -72,6 +73,7 @@ class Value {
 
   explicit Value(CallablePtr v) : data_(std::move(v)) {}
 
+  // An undefined value; using it fails with `reason`.
   static Value undefined(std::string reason);
 
   static Value string(std::string_view text) { return Value(Text(text)); }
@@ -119,6 +121,7 @@ class Value {
 
   const CallablePtr& callable() const { return std::get<CallablePtr>(data_); }
 
+  // Truth as in Python: empty, zero, none and undefined are false.
   bool truth() const;
   // 0 for scalars, 1 + the deepest element for containers.
   int depth() const;
@@ -132,6 +135,7 @@ class Value {
       data_;
 };
 
+// A list or tuple.
 struct List {
   std::vector<Value> items;
   ListForm form = ListForm::kList;
@@ -156,6 +160,7 @@ struct LoopState {
   int depth0 = 0;
 };
 
+// A function, method or macro.
 struct Callable {
   enum class Kind { kFunction, kMethod, kMacro };
   Kind kind = Kind::kFunction;
@@ -165,6 +170,7 @@ struct Callable {
   std::weak_ptr<Scope> scope = {};   // kMacro: where it was defined
 };
 
+// Arguments of a call.
 struct Args {
   std::vector<Value> positional;
   std::vector<std::pair<std::string, Value>> named;
@@ -179,6 +185,7 @@ struct Context {
   ~Context();  // empties the namespaces, one by one, so that neither cycles nor long chains of them do harm
 
   Budget budget;
+  // What strftime_now reads.
   std::function<std::tm()> clock;
   std::vector<Value::NamespacePtr> namespaces;  // all that were made
 };
@@ -196,6 +203,7 @@ Result<Value> make_text(TextBuilder& builder);
 Error type_error(std::string message);
 Error undefined_error(const Value& value);
 
+// a == b as in Python, through lists and dicts.
 Result<bool> equals(Context& context, const Value& a, const Value& b);
 // a < b; an error for values without an order.
 Result<bool> less(Context& context, const Value& a, const Value& b);
@@ -218,10 +226,11 @@ struct JsonStyle {
   bool sort_keys = false;
 };
 
+// Appends the value as JSON; undefined values and callables are errors.
 Status append_json(Context& context, const Value& value, const JsonStyle& style, TextBuilder& out);
 
-// Converts JSON; strings become literal where asked, but not those of messages with the role "assistant". Not charged: the
-// caller bounds the input.
+// Converts JSON; strings become literal where asked, but not those of messages with the role "assistant". Not charged:
+// the caller bounds the input.
 Result<Value> from_json(const Json& json, bool literal, int depth = 0);
 
 }  // namespace lathe::jinja

@@ -44,6 +44,7 @@ class Pretokenizer {
   size_t isolating_from_ = 0;
 };
 
+// Receives the pieces of a text in order.
 class PieceSink {
  public:
   virtual ~PieceSink() = default;

@@ -51,6 +51,7 @@ struct RegexInstruction {
   int32_t slot = -1;   // number of the states worth remembering; -1: none
 };
 
+// A compiled pattern.
 struct RegexProgram {
   std::vector<RegexInstruction> code;
   std::vector<unicode::CodePointSet> sets;

@@ -61,6 +61,7 @@ class RangeSet {
  public:
   void add(char32_t begin, char32_t end) { ranges_.emplace_back(begin, end); }
 
+  // Adds the ranges of another set.
   void add(const RangeSet& other);
   // Sorts and joins the ranges.
   void normalise();

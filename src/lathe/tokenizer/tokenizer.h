@@ -83,7 +83,9 @@ class StreamDecoder {
  public:
   StreamDecoder(const Tokenizer& tokenizer, bool skip_special) : tokenizer_(&tokenizer), skip_special_(skip_special) {}
 
+  // Text that became whole with this token.
   std::string push(int32_t id);
+  // The held back rest, repaired.
   std::string finish();
 
  private:

@@ -48,6 +48,7 @@ struct Tokenizer::State {
   std::optional<int32_t> bos_id;
   std::optional<int32_t> eos_id;
 
+  // The id of a content, added tokens first.
   std::optional<int32_t> find(std::string_view text) const;
 };
 

@@ -17,6 +17,7 @@ inline constexpr int32_t kNoToken = -1;
 // False, with `bytes` unspecified, when a character is not in the alphabet.
 bool bytes_of_token_text(std::string_view text, std::string& bytes);
 
+// Tokens by id and ids by bytes.
 class Vocabulary {
  public:
   // Hashes are seeded per object, so that nobody can prepare a file in which they collide.
