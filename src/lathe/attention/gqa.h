@@ -46,6 +46,7 @@ struct GqaArgs {
   float* out = nullptr;
 };
 
+// One attention block; see GqaArgs.
 void gqa_attention(const CpuContext& cpu, const GqaArgs& args);
 
 // Workspace floats that gqa_attention takes for at most `tokens` tokens.

@@ -61,6 +61,7 @@ struct MlaArgs {
   float* out = nullptr;
 };
 
+// One attention block; see MlaArgs.
 void mla_attention(const CpuContext& cpu, const MlaArgs& args);
 
 // Workspace floats that mla_attention takes for at most `tokens` tokens.

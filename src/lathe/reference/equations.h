@@ -34,6 +34,7 @@ class Matrix {
 
   int64_t cols() const { return stored_.cols; }
 
+  // Row i of the selected rows, as double.
   Vec row(int64_t i) const;
 
   double bias(int64_t i) const { return bias_ == nullptr ? 0.0 : static_cast<double>(bias_[begin_ + i]); }
