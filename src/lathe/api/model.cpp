@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <mutex>
 #include <new>
-#include <random>
 #include <stdexcept>
 #include <thread>
 
@@ -110,20 +109,15 @@ lathe::Result<lathe::EngineOptions> engine_options(std::string_view model, const
 
 // The request's own values over the model's generation_config.json.
 lathe::SamplingParams sampling_params(const GenerateOptions& options, const lathe::GenerationDefaults& defaults) {
-  lathe::SamplingParams params;
-  params.temperature = options.temperature.value_or(defaults.do_sample ? defaults.temperature : 0.0);
-  params.top_k = options.top_k.value_or(defaults.do_sample ? defaults.top_k : 0);
-  params.top_p = options.top_p.value_or(defaults.do_sample ? defaults.top_p : 1.0);
+  lathe::SamplingParams params = lathe::default_sampling(defaults);
+  params.temperature = options.temperature.value_or(params.temperature);
+  params.top_k = options.top_k.value_or(params.top_k);
+  params.top_p = options.top_p.value_or(params.top_p);
   params.min_p = options.min_p;
-  params.repetition_penalty = options.repetition_penalty.value_or(defaults.repetition_penalty);
+  params.repetition_penalty = options.repetition_penalty.value_or(params.repetition_penalty);
   params.presence_penalty = options.presence_penalty;
   params.frequency_penalty = options.frequency_penalty;
-  if (options.seed) {
-    params.seed = *options.seed;
-  } else {
-    std::random_device random;
-    params.seed = random() | uint64_t{random()} << 32;
-  }
+  params.seed = options.seed ? *options.seed : lathe::random_seed();
   return params;
 }
 
@@ -290,7 +284,7 @@ struct Model::Impl {
 
   lathe::Result<std::vector<int32_t>> prompt_ids(std::string_view text) const {
     LATHE_TRY(const lathe::Tokenizer* tokenizer, this->tokenizer());
-    return lathe::encode_prompt(*tokenizer, text, lathe::AddedTokens::kPlain);
+    return lathe::encode_prompt(*tokenizer, text, lathe::AddedTokens::kText);
   }
 
   lathe::Result<std::vector<int32_t>> chat_ids(const std::vector<Message>& messages) const {
@@ -413,7 +407,7 @@ Expected<std::vector<int32_t>> Model::tokenize(std::string_view text, const Toke
   return guarded<std::vector<int32_t>>([&]() -> lathe::Result<std::vector<int32_t>> {
     if (impl_ == nullptr) return moved_from();
     LATHE_TRY(const lathe::Tokenizer* tokenizer, impl_->tokenizer());
-    const auto added = options.recognise_special ? lathe::AddedTokens::kRecognise : lathe::AddedTokens::kPlain;
+    const auto added = options.recognise_special ? lathe::AddedTokens::kRecognise : lathe::AddedTokens::kText;
     if (options.add_bos) return lathe::encode_prompt(*tokenizer, text, added);
     return tokenizer->encode(text, added);
   });

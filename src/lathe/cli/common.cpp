@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <random>
 
 #include "lathe/base/env.h"
 #include "lathe/base/file.h"
@@ -92,15 +91,15 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
 }
 
 Result<SamplingParams> sampling_params(const SamplingFlags& flags, const GenerationDefaults& defaults) {
-  SamplingParams params;
-  params.temperature = flags.temperature.value_or(defaults.do_sample ? defaults.temperature : 0.0);
-  params.top_k = flags.top_k.value_or(defaults.do_sample ? defaults.top_k : 0);
-  params.top_p = flags.top_p.value_or(defaults.do_sample ? defaults.top_p : 1.0);
+  SamplingParams params = default_sampling(defaults);
+  params.temperature = flags.temperature.value_or(params.temperature);
+  params.top_k = flags.top_k.value_or(params.top_k);
+  params.top_p = flags.top_p.value_or(params.top_p);
   params.min_p = flags.min_p;
-  params.repetition_penalty = flags.repetition_penalty.value_or(defaults.repetition_penalty);
+  params.repetition_penalty = flags.repetition_penalty.value_or(params.repetition_penalty);
   params.presence_penalty = flags.presence_penalty;
   params.frequency_penalty = flags.frequency_penalty;
-  params.seed = flags.seed ? *flags.seed : std::random_device()() | uint64_t{std::random_device()()} << 32;
+  params.seed = flags.seed ? *flags.seed : random_seed();
   for (const std::string& entry : flags.logit_bias) {
     const size_t equals = entry.find('=');
     int64_t id = 0;

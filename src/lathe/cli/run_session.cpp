@@ -103,10 +103,10 @@ Result<std::vector<int32_t>> RunSession::prompt_ids(const std::string& text) con
     LATHE_TRY(const Json variables, template_variables(tokenizer, Json(std::move(messages))));
     LATHE_TRY(ids, encode_chat(tokenizer, *chat_template_, variables));
   } else if (written_.empty()) {
-    ids = encode_prompt(tokenizer, text, AddedTokens::kPlain);
+    ids = encode_prompt(tokenizer, text, AddedTokens::kText);
   } else {
     ids = written_;
-    const std::vector<int32_t> more = tokenizer.encode(text, AddedTokens::kPlain);
+    const std::vector<int32_t> more = tokenizer.encode(text, AddedTokens::kText);
     ids.insert(ids.end(), more.begin(), more.end());
   }
   const int64_t context = engine_.context_size();

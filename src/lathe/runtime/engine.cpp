@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <random>
 #include <utility>
 
 #include "lathe/base/cpu.h"
@@ -60,6 +61,20 @@ std::string_view name_of(FinishReason reason) {
       return "cancelled";
   }
   return "length";
+}
+
+SamplingParams default_sampling(const GenerationDefaults& defaults) {
+  SamplingParams params;
+  params.temperature = defaults.do_sample ? defaults.temperature : 0.0;
+  params.top_k = defaults.do_sample ? defaults.top_k : 0;
+  params.top_p = defaults.do_sample ? defaults.top_p : 1.0;
+  params.repetition_penalty = defaults.repetition_penalty;
+  return params;
+}
+
+uint64_t random_seed() {
+  std::random_device random;
+  return random() | uint64_t{random()} << 32;
 }
 
 struct Engine::State {
@@ -311,23 +326,42 @@ void Engine::State::take_token(Sequence& sequence, Result<SampledToken> token) {
   if (at_limit) finish(sequence, FinishReason::kLength, {});
 }
 
+namespace {
+
+// True while callbacks may run, also when one of them throws.
+class SteppingScope {
+ public:
+  explicit SteppingScope(bool& stepping) : stepping_(stepping) { stepping_ = true; }
+
+  SteppingScope(const SteppingScope&) = delete;
+  SteppingScope& operator=(const SteppingScope&) = delete;
+
+  ~SteppingScope() { stepping_ = false; }
+
+ private:
+  bool& stepping_;
+};
+
+}  // namespace
+
 bool Engine::step() {
   State& s = *state_;
   s.scheduler->next_batch(s.batch);
   if (s.batch.token_ids.empty()) return !s.scheduler->idle();
   s.logits.resize(s.batch.logit_rows.size() * static_cast<size_t>(s.config.vocab_size));
   s.decoder->forward(s.batch.step(), s.logits.data(), nullptr);
-  s.stepping = true;
-  for (size_t i = 0; i < s.batch.sampled.size(); ++i) {
-    Sequence& sequence = *s.batch.sampled[i];
-    const auto index = static_cast<int64_t>(sequence.completion.tokens.size());
-    if (static_cast<int64_t>(sequence.tokens.size()) >= sequence.length_limit) {
-      s.finish(sequence, FinishReason::kLength, {});  // a request for no new tokens, or a prompt that fills the context
-      continue;
+  {
+    const SteppingScope scope(s.stepping);
+    for (size_t i = 0; i < s.batch.sampled.size(); ++i) {
+      Sequence& sequence = *s.batch.sampled[i];
+      const auto index = static_cast<int64_t>(sequence.completion.tokens.size());
+      if (static_cast<int64_t>(sequence.tokens.size()) >= sequence.length_limit) {
+        s.finish(sequence, FinishReason::kLength, {});  // no new tokens wanted, or a prompt that fills the context
+        continue;
+      }
+      s.take_token(sequence, sequence.sampler.sample(s.logit_row(i), index));
     }
-    s.take_token(sequence, sequence.sampler.sample(s.logit_row(i), index));
   }
-  s.stepping = false;
   for (const RequestId id : std::exchange(s.cancelled, {})) cancel(id);
   return !s.scheduler->idle();
 }

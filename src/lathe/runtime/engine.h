@@ -47,6 +47,13 @@ inline constexpr int64_t kDefaultContext = 32768;
 enum class FinishReason { kStop, kLength, kCancelled };
 std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
 
+// What the model's authors recommend: generation_config.json's values when it says do_sample, else greedy. The seed is
+// 0.
+SamplingParams default_sampling(const GenerationDefaults& defaults);
+
+// A seed that differs from call to call, for requests that name none.
+uint64_t random_seed();
+
 struct TokenEvent {
   const SampledToken& token;
   std::string_view text;  // text that became certain; may be empty
