@@ -13,7 +13,7 @@ int main(int argc, char** argv) {
   lathe_model* model = NULL;
   lathe_generate_options options = LATHE_GENERATE_OPTIONS_INIT;
   lathe_completion answer = LATHE_COMPLETION_INIT;
-  lathe_status status;
+  lathe_status status = LATHE_OK;
 
   if (argc != 3) {
     fprintf(stderr, "usage: %s MODEL TEXT\n", argv[0]);

@@ -87,7 +87,7 @@ std::string brand() {
   for (uint32_t i = 0; i < 3; ++i) {
     const Cpuid part = cpuid(0x80000002u + i, 0);
     const std::array<uint32_t, 4> words{part.eax, part.ebx, part.ecx, part.edx};
-    std::memcpy(text.data() + 16 * i, words.data(), 16);
+    std::memcpy(text.data() + size_t{16} * i, words.data(), 16);
   }
   return text.data();
 }

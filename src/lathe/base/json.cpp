@@ -103,7 +103,7 @@ class Builder {
 
   size_t offset() const { return static_cast<size_t>(seen_ - text_.data()); }
 
-  bool fail(size_t at, std::string reason) {
+  bool fail(size_t at, std::string_view reason) {
     error_ = str("byte ", at, ": ", reason);
     return false;
   }

@@ -16,9 +16,11 @@ namespace lathe::cli {
 namespace {
 
 template <class T>
-StoredTensor stored(std::string name, DType dtype, std::vector<int64_t> shape, const std::vector<T>& values) {
-  return {
-      .name = std::move(name), .dtype = dtype, .shape = std::move(shape), .bytes = std::as_bytes(std::span(values))};
+StoredTensor stored(const std::string& name,
+                    DType dtype,
+                    const std::vector<int64_t>& shape,
+                    const std::vector<T>& values) {
+  return {.name = name, .dtype = dtype, .shape = shape, .bytes = std::as_bytes(std::span(values))};
 }
 
 // The contract of `eval logits`: logits, and with --trace hidden, final_norm and routing per MoE layer.
@@ -134,9 +136,10 @@ Result<Perplexity> perplexity(Engine& engine, const std::vector<int32_t>& text, 
       return finite && SignalScope::caught() == 0;
     });
     LATHE_TRY(status);
-    if (!finite)
+    if (!finite) {
       return Error{Errc::kInvalidData,
                    str("logits: expected finite values, found others in tokens ", begin, " to ", end)};
+    }
     if (SignalScope::caught() != 0) return Error{Errc::kCancelled, "perplexity: interrupted"};
     progress.show(end, total, sum);
   }
@@ -158,9 +161,10 @@ Status eval_perplexity(const EvalPerplexityOptions& o) {
   const std::vector<int32_t> ids = engine->tokenizer()->encode(text, AddedTokens::kText);
   const SignalScope signals;
   LATHE_TRY(const Perplexity result, perplexity(*engine, ids, window, o.engine.quiet));
-  if (result.tokens == 0)
+  if (result.tokens == 0) {
     return Error{Errc::kInvalidData,
                  str(o.file, ": expected at least one token to predict, found ", ids.size(), " tokens")};
+  }
   const double mean = result.nll / static_cast<double>(result.tokens);
   const double bits_per_byte = result.bytes > 0 ? result.nll / std::log(2.0) / static_cast<double>(result.bytes) : 0.0;
   if (!o.engine.json) {

@@ -18,6 +18,9 @@ struct Overloaded : Handlers... {
   using Handlers::operator()...;
 };
 
+template <class... Handlers>
+Overloaded(Handlers...) -> Overloaded<Handlers...>;
+
 int run_command(const Command& command) {
   return std::visit(Overloaded{[](const Answered& answered) {
                                  const Status written = write_stdout(answered.text);

@@ -71,7 +71,7 @@ CLI::Validator real(double low, double high) {
       "NUMBER");
 }
 
-CLI::Validator one_of(std::vector<std::string> values) {
+CLI::Validator one_of(const std::vector<std::string>& values) {
   return CLI::Validator(
       [values](std::string& text) {
         if (std::ranges::find(values, text) != values.end()) return std::string();

@@ -47,6 +47,7 @@ LATHE_INLINE float block_scale(const Weights& w, int64_t row, int64_t column) {
 }
 
 LATHE_INLINE void prefetch(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address past the end is fine to prefetch, but not as a pointer
   _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
 }
 

@@ -302,7 +302,7 @@ int64_t layer_of(std::string_view name) {
 }  // namespace
 
 Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig& config,
-                                                               std::shared_ptr<const Checkpoint> checkpoint) {
+                                                               const std::shared_ptr<const Checkpoint>& checkpoint) {
   std::unique_ptr<ModelWeights> weights(new ModelWeights());
   weights->config_ = config;
   weights->checkpoint_ = checkpoint;

@@ -32,7 +32,7 @@ class ModelWeights {
  public:
   // Errors name the tensor, the file's shape or dtype, and what the configuration demands.
   static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config,
-                                                          std::shared_ptr<const Checkpoint> checkpoint);
+                                                          const std::shared_ptr<const Checkpoint>& checkpoint);
 
   const ModelConfig& config() const { return config_; }
 

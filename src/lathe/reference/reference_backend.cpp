@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lathe/base/check.h"
 #include "lathe/model/config_rope.h"
 
 namespace lathe::reference {
@@ -154,6 +155,7 @@ std::vector<Vec> ReferenceBackend::mha(const LayerWeights& layer,
   const std::vector<Vec> q_T = eq_1_query(Matrix(w.q_proj, w.q_proj_bias), h_T);
   const std::vector<Vec> k_T = eq_2_key(Matrix(w.k_proj, w.k_proj_bias), h_T);
   const std::vector<Vec> v_T = eq_3_value(Matrix(w.v_proj, w.v_proj_bias), h_T);
+  LATHE_CHECK(gqa_.num_key_value_heads > 0);  // the configuration was checked
   const int64_t per_group = gqa_.num_heads / gqa_.num_key_value_heads;
 
   for (size_t t = 0; t < h_T.size(); ++t) {

@@ -218,7 +218,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   LATHE_TRY(s.backend, CpuBackend::create(*s.weights, s.cache_layout, *s.pool, table, s.max_batch_tokens));
   LATHE_TRY(Decoder decoder, Decoder::create(s.config, *s.backend));
   s.decoder.emplace(std::move(decoder));
-  s.scheduler.emplace(*s.pages, s.max_batch_tokens);
+  s.scheduler.emplace(s.max_batch_tokens);
   s.load_seconds = now_seconds() - start;
   return engine;
 }

@@ -47,7 +47,7 @@ struct Batch {
 
 class Scheduler {
  public:
-  Scheduler(PagePool& pool, int64_t max_batch_tokens) : pool_(pool), max_batch_tokens_(max_batch_tokens) {}
+  explicit Scheduler(int64_t max_batch_tokens) : max_batch_tokens_(max_batch_tokens) {}
 
   void add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
 
@@ -61,7 +61,6 @@ class Scheduler {
  private:
   void admit();
 
-  PagePool& pool_;
   int64_t max_batch_tokens_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;  // oldest first

@@ -19,7 +19,7 @@ struct Bench {
 
   Bench(int64_t pages, int64_t budget)
       : pool(PagePool::create({.dtype = DType::kF16, .row_elements = 2, .layers = 1}, pages).value()),
-        scheduler(pool, budget) {}
+        scheduler(budget) {}
 
   void add(RequestId id, int64_t prompt_tokens, int64_t new_tokens) {
     Request request;

@@ -66,9 +66,7 @@ void append_json_character(std::string& out, char32_t c, std::string_view raw, b
     default:
       break;
   }
-  if (c >= 0x20 && (c < 0x7f || !ascii)) {
-    out += raw;
-  } else if (c == 0x7f) {
+  if (c >= 0x20 && (c <= 0x7f || !ascii)) {
     out += raw;
   } else if (c < 0x10000) {
     out += "\\u";

@@ -207,7 +207,8 @@ Result<Value> map_attribute(Context& context, const std::vector<Value>& items, c
   for (const Value& item : items) {
     LATHE_TRY(Value value, path.get(context, item));
     const bool use_default = value.is_undefined() && bound[1] != nullptr && !bound[1]->is_none();
-    out.push_back(use_default ? *bound[1] : std::move(value));
+    if (use_default) value = *bound[1];
+    out.push_back(std::move(value));
   }
   return make_list(context, std::move(out), ListForm::kLazy);
 }

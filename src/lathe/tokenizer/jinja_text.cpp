@@ -104,6 +104,8 @@ bool is_line_end(char32_t c) {
   return (c >= 0x0a && c <= 0x0d) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
 }
 
+// A list of ranges, however many they are.
+// NOLINTNEXTLINE(readability-function-cognitive-complexity)
 char32_t to_upper(char32_t c) {
   if (c < 0x80) return c >= 'a' && c <= 'z' ? c - 32 : c;
   if (c == 0xb5) return 0x39c;

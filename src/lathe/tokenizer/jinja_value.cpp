@@ -174,6 +174,7 @@ Result<Value> make_list(Context& context, std::vector<Value> items, ListForm for
   return Value(std::make_shared<const List>(std::move(list)));
 }
 
+// NOLINTNEXTLINE(performance-unnecessary-value-param): the entries are moved out
 Result<Value> make_dict(Context& context, std::vector<std::pair<Value, Value>> entries) {
   LATHE_TRY(context.budget.steps(1 + static_cast<int64_t>(entries.size())));
   Dict dict;
