@@ -275,7 +275,8 @@ TEST_F(CApi, NullArgumentsAreRefused) {
   info.struct_size = sizeof info;
   const lathe_message no_role[] = {{"user", "a"}, {nullptr, "a"}};
   const lathe_message no_content[] = {{"user", nullptr}};
-  refused(lathe_open(nullptr, nullptr, &model_), "name");
+  lathe_model* other = nullptr;
+  refused(lathe_open(nullptr, nullptr, &other), "name");
   EXPECT_EQ(model_, nullptr) << "a failed open leaves NULL";
   SetUp();
   refused(lathe_open("x", nullptr, nullptr), "model");
