@@ -130,7 +130,7 @@ struct ThreadPool::State {
   struct alignas(128) Worker {
     WaitWord ticket;
     std::atomic<uint32_t> claim{kClaimed};
-    bool stop = false;
+    std::atomic<bool> stop{false};  // read by a worker that is late for a part somebody else took
     Function function = nullptr;
     const void* context = nullptr;
     Range range{0, 0};
