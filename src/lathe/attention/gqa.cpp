@@ -23,20 +23,9 @@ void gqa_attention(const CpuContext& cpu, const GqaArgs& a) {
   const int64_t kv_width = s.num_key_value_heads * s.head_dim;
 
   // Eq. 1-3 in one parallel region.
-  const auto job = [&](const WeightMatrix& matrix, float* y, int64_t y_stride) {
-    return GemmArgs{.w = matrix,
-                    .row_begin = 0,
-                    .row_end = matrix.rows,
-                    .x = a.x,
-                    .x_stride = s.hidden_size,
-                    .tokens = a.tokens,
-                    .y = y,
-                    .y_stride = y_stride,
-                    .accumulate = false};
-  };
-  const std::array<GemmArgs, 3> jobs{job(w.q_proj, q_THN, s.num_heads * s.head_dim),
-                                     job(w.k_proj, kv_TGN, s.cache_row()),
-                                     job(w.v_proj, kv_TGN + kv_width, s.cache_row())};
+  const std::array<GemmArgs, 3> jobs{whole_product(w.q_proj, a.x, a.tokens, q_THN, s.num_heads * s.head_dim),
+                                     whole_product(w.k_proj, a.x, a.tokens, kv_TGN, s.cache_row()),
+                                     whole_product(w.v_proj, a.x, a.tokens, kv_TGN + kv_width, s.cache_row())};
   run_gemms(cpu, jobs);
   add_bias(cpu, w.q_proj_bias, q_THN, a.tokens, s.num_heads * s.head_dim);
 

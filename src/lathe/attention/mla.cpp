@@ -14,8 +14,6 @@ namespace lathe {
 
 namespace {
 
-constexpr float kLatentEps = 1e-6F;  // trap T3: whatever rms_norm_eps says
-
 // Query: Eq. 12-13 and 14 (with compression) or the plain projection; latent: Eq. 9 and 15. One parallel region each
 // way.
 void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* q_latent_TQ, float* kv_a_T) {
@@ -24,18 +22,8 @@ void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* 
   const bool compressed = s.q_lora_rank > 0;
   const WeightMatrix& first = compressed ? w.q_a_proj : w.q_proj;
   float* first_out = compressed ? q_latent_TQ : q_THK;
-  const auto job = [&](const WeightMatrix& matrix, float* y) {
-    return GemmArgs{.w = matrix,
-                    .row_begin = 0,
-                    .row_end = matrix.rows,
-                    .x = a.x,
-                    .x_stride = s.hidden_size,
-                    .tokens = a.tokens,
-                    .y = y,
-                    .y_stride = matrix.rows,
-                    .accumulate = false};
-  };
-  const std::array<GemmArgs, 2> jobs{job(first, first_out), job(w.kv_a_proj_with_mqa, kv_a_T)};
+  const std::array<GemmArgs, 2> jobs{whole_product(first, a.x, a.tokens, first_out, first.rows),
+                                     whole_product(w.kv_a_proj_with_mqa, a.x, a.tokens, kv_a_T, s.cache_row())};
   run_gemms(cpu, jobs);
   add_bias(cpu, compressed ? w.q_a_proj_bias : w.q_proj_bias, first_out, a.tokens, first.rows);
   add_bias(cpu, w.kv_a_proj_bias, kv_a_T, a.tokens, s.cache_row());
@@ -43,7 +31,7 @@ void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* 
   if (w.q_a_layernorm != nullptr) {
     for (int64_t t = 0; t < a.tokens; ++t) {
       float* row = q_latent_TQ + t * s.q_lora_rank;
-      cpu.kernels.rms_norm(row, w.q_a_layernorm, row, s.q_lora_rank, kLatentEps);
+      cpu.kernels.rms_norm(row, w.q_a_layernorm, row, s.q_lora_rank, static_cast<float>(kLatentNormEps));
     }
   }
   linear(cpu, w.q_b_proj, w.q_b_proj_bias, q_latent_TQ, a.tokens, q_THK);
@@ -61,7 +49,7 @@ void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, flo
     const float* sin = a.rope_sin + t * pairs;
     float* row = kv_a_T + t * s.cache_row();
     if (a.weights.kv_a_layernorm != nullptr) {
-      cpu.kernels.rms_norm(row, a.weights.kv_a_layernorm, row, s.kv_lora_rank, kLatentEps);
+      cpu.kernels.rms_norm(row, a.weights.kv_a_layernorm, row, s.kv_lora_rank, static_cast<float>(kLatentNormEps));
     }
     rope(row + s.kv_lora_rank, cos, sin, pairs);
     cpu.kernels.from_float(segment.cache.dtype, row, segment.cache.row(segment.position + i), s.cache_row());

@@ -15,6 +15,9 @@
 
 namespace lathe {
 
+// eps of q_a_layernorm and kv_a_layernorm, whatever rms_norm_eps says (trap T3).
+inline constexpr double kLatentNormEps = 1e-6;
+
 struct MlaShape {
   int64_t hidden_size = 0;       // d
   int64_t num_heads = 0;         // n_h

@@ -51,7 +51,7 @@ Result<Facts> gather(const InspectOptions& o) {
             plan_memory(f.config,
                         {.context = f.context,
                          .cache_bytes_per_element = static_cast<double>(f.cache_bytes),
-                         .cache_page_tokens = 64,
+                         .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = batch,
                          .threads = threads,
                          .weight_bytes = {},

@@ -67,16 +67,20 @@ void run_gemms(const CpuContext& cpu, std::span<const GemmArgs> jobs) {
   });
 }
 
+GemmArgs whole_product(const WeightMatrix& w, const float* x, int64_t tokens, float* y, int64_t y_stride) {
+  return {.w = w,
+          .row_begin = 0,
+          .row_end = w.rows,
+          .x = x,
+          .x_stride = w.cols,
+          .tokens = tokens,
+          .y = y,
+          .y_stride = y_stride,
+          .accumulate = false};
+}
+
 void linear(const CpuContext& cpu, const WeightMatrix& w, const float* bias, const float* x, int64_t tokens, float* y) {
-  const GemmArgs job{.w = w,
-                     .row_begin = 0,
-                     .row_end = w.rows,
-                     .x = x,
-                     .x_stride = w.cols,
-                     .tokens = tokens,
-                     .y = y,
-                     .y_stride = w.rows,
-                     .accumulate = false};
+  const GemmArgs job = whole_product(w, x, tokens, y, w.rows);
   run_gemms(cpu, {&job, 1});
   add_bias(cpu, bias, y, tokens, w.rows);
 }

@@ -20,6 +20,9 @@ struct CpuContext {
 // must not overlap. y of each job points to the output of row_begin.
 void run_gemms(const CpuContext& cpu, std::span<const GemmArgs> jobs);
 
+// The product with all rows of w: y[t, 0..w.rows) for x[tokens, w.cols] with dense rows; rows of y are y_stride apart.
+GemmArgs whole_product(const WeightMatrix& w, const float* x, int64_t tokens, float* y, int64_t y_stride);
+
 // y[T, rows] = x[T, cols] W^T (+ bias), dense rows.
 void linear(const CpuContext& cpu, const WeightMatrix& w, const float* bias, const float* x, int64_t tokens, float* y);
 

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "lathe/attention/cache_view.h"
 #include "lathe/base/result.h"
 #include "lathe/tensor/dtype.h"
 
@@ -44,7 +45,7 @@ struct CacheLayout {
   int64_t row_elements = 0;   // ModelConfig::cache_row_elements()
   int64_t layers = 0;
 
-  int64_t layer_bytes() const { return 64 * row_elements * dtype_size(dtype); }
+  int64_t layer_bytes() const { return kPageTokens * row_elements * dtype_size(dtype); }
 
   int64_t page_bytes() const { return layers * layer_bytes(); }
 };

@@ -94,9 +94,6 @@ struct ModelConfig {
   friend bool operator==(const ModelConfig&, const ModelConfig&) = default;
 };
 
-inline constexpr double kLatentNormEps =
-    1e-6;  // q_a_layernorm and kv_a_layernorm, whatever rms_norm_eps says (trap T3)
-
 struct ParsedConfig {
   ModelConfig config;
   std::vector<std::string> warnings;  // one line per unknown field or doubtful value

@@ -114,15 +114,7 @@ void moe_forward(const CpuContext& cpu,
   size_t jobs = 0;
   const auto add = [&](const SwigluWeights& w, const float* in, int64_t count, float* h, float* up, float* y) {
     gated[jobs] = {.gate = w.gate_proj, .up = w.up_proj, .x = in, .tokens = count, .out = h, .up_scratch = up};
-    down[jobs] = {.w = w.down_proj,
-                  .row_begin = 0,
-                  .row_end = d,
-                  .x = h,
-                  .x_stride = w.down_proj.cols,
-                  .tokens = count,
-                  .y = y,
-                  .y_stride = d,
-                  .accumulate = false};
+    down[jobs] = whole_product(w.down_proj, h, count, y, d);
     ++jobs;
   };
   if (has_shared) add(weights.shared, x, tokens, h_shared, up_shared, out);

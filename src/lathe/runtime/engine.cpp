@@ -203,7 +203,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
             plan_memory(s.config,
                         {.context = s.context,
                          .cache_bytes_per_element = static_cast<double>(dtype_size(cache_type)),
-                         .cache_page_tokens = 64,
+                         .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = s.max_batch_tokens,
                          .threads = threads,
                          .weight_bytes = s.weights->stored_bytes(),
