@@ -6,6 +6,8 @@
 //   tree (i with i+8, then i+4, i+2, i+1); transposed products: rows are added in ascending order by fused
 //   multiply-add.
 // The `reference` table is plain scalar code with double accumulators: the oracle of the others, within a tolerance.
+// Products with packed block formats are integer arithmetic with one defined order of fp32 operations (PanelGemmArgs);
+// there the reference table and the vector tables agree bit for bit.
 #pragma once
 
 #include <cstdint>
@@ -43,6 +45,39 @@ struct GemmTransposedArgs {
   bool accumulate = false;
 };
 
+// Activations as products with packed weights take them: signed bytes, 32 columns (a block) to a scale. A row is
+//   q[cols] int8 | scale[blocks] fp32 | sum[blocks] int32 | half_sum[blocks] int32 | scaled_sum[blocks] fp32
+// with x[k] ~ scale[k / 32] * q[k], |q| <= 127, sum = -128 * (sum of the block's q), half_sum = -128 * (sum of its first
+// 16 q), scaled_sum = scale * (sum of the block's q). A row takes an odd number of cache lines, so that equal columns of
+// many rows do not collide in the cache.
+struct QuantisedRows {
+  std::byte* data = nullptr;  // aligned to a cache line
+  int64_t cols = 0;           // whole blocks
+
+  // Bytes from row to row.
+  static constexpr int64_t row_bytes(int64_t cols) { return ((cols + cols / 32 * 16 + 63) / 64 | 1) * 64; }
+};
+
+// y[t][r - 16 panel_begin] = W x for the rows r of panels [panel_begin, panel_end) of packed weights (tensor/panels.h),
+// row x_rows[t] of x each (t itself when x_rows is null). For every output, blocks in ascending order from acc = 0:
+//   i = sum over the block of (u - offset) * q  (exact)           xs = scale of the activation block
+//   acc = fma(float(i), d * xs, acc)                                             Q8_0, Q5_0, Q4_0, Q5_1, Q4_1
+//   acc = fma(float(i), (d * sc) * xs, acc)                                      Q4_K, Q5_K
+//   acc = fma(float(sc_0 i_0 + sc_1 i_1), d * xs, acc), halves of 16 columns     Q6_K
+//   then acc = fma(m, s, acc) (Q5_1, Q4_1) or fma(-(dmin * m), s, acc) (Q4_K, Q5_K) with s = xs * (sum of the block's
+//   q)
+// every product rounded to fp32. Outputs past the last row of W are not written.
+struct PanelGemmArgs {
+  WeightMatrix w;
+  int64_t panel_begin = 0;
+  int64_t panel_end = 0;
+  QuantisedRows x;
+  const int32_t* x_rows = nullptr;  // [tokens]
+  int64_t tokens = 0;
+  float* y = nullptr;
+  int64_t y_stride = 0;
+};
+
 // One step of online softmax over `count` new scores of one query and head.
 // In: raw dot products in scores[0, count). Out: scores[j] = exp(scale * scores[j] - new maximum), and scores[count,
 // padded) set to 0. `maximum` (-infinity before the first step) and `sum` are updated; returns the factor exp(old
@@ -62,6 +97,11 @@ struct KernelTable {
 
   void (*gemm)(const GemmArgs& args);
   void (*gemm_transposed)(const GemmTransposedArgs& args);
+  void (*panel_gemm)(const PanelGemmArgs& args);
+  // Quantises columns [32 first, 32 last) of one row x (given from column 0) into row `row` of `out`: scale = largest
+  // |x| / 127, q = x * (127 / largest |x|) rounded to nearest even. A block whose largest |x| is below 1e-30 becomes
+  // zero; one that is not finite gets a NaN scale and zero integers, so that results show it.
+  void (*quantise)(const float* x, int64_t first_block, int64_t last_block, const QuantisedRows& out, int64_t row);
   // y_j = w_j * x_j / sqrt(mean(x^2) + eps); x and y may be the same.
   void (*rms_norm)(const float* x, const float* weight, float* y, int64_t n, float eps);
   // out = silu(gate) * up; out may be gate or up.
@@ -73,7 +113,8 @@ struct KernelTable {
   // Rotates pairs by (cos, sin), each [pairs]: interleaved pairs (2i, 2i+1), or half-split pairs (i, i + pairs).
   void (*rope_interleaved)(float* x, const float* cos, const float* sin, int64_t pairs);
   void (*rope_half_split)(float* x, const float* cos, const float* sin, int64_t pairs);
-  // n elements of F32, BF16 or F16 (to_float: also F8_E4M3, without scale) to and from fp32, round to nearest even.
+  // n elements of F32, BF16 or F16 (to_float: also F8_E4M3, without scale, and whole blocks of block formats) to and
+  // from fp32, round to nearest even.
   void (*to_float)(DType dtype, const void* source, float* out, int64_t n);
   void (*from_float)(DType dtype, const float* source, void* out, int64_t n);
 };

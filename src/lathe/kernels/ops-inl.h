@@ -3,8 +3,10 @@
 // matters.
 #pragma once
 
+#include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/kernels/vec16-inl.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe {
 namespace {
@@ -162,6 +164,17 @@ LATHE_INLINE void decode_all(const std::byte* source, float* out, int64_t n) {
       });
 }
 
+// Blocks of 32: d in fp16, then signed bytes. The other block formats are only read for single rows.
+void decode_q8_0(const std::byte* source, float* out, int64_t n) {
+  for (int64_t b = 0; b < n / 32; ++b, source += 34, out += 32) {
+    uint16_t d = 0;
+    __builtin_memcpy(&d, source, 2);
+    const F32x16 scale = broadcast(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d))));
+    store(out, mul(scale, to_f32(i32_from_signed_bytes(source + 2))));
+    store(out + 16, mul(scale, to_f32(i32_from_signed_bytes(source + 18))));
+  }
+}
+
 void to_float(DType dtype, const void* source, float* out, int64_t n) {
   const auto* bytes = static_cast<const std::byte*>(source);
   switch (dtype) {
@@ -173,8 +186,10 @@ void to_float(DType dtype, const void* source, float* out, int64_t n) {
       return decode_all<DType::kF16>(bytes, out, n);
     case DType::kF8E4M3:
       return decode_all<DType::kF8E4M3>(bytes, out, n);
+    case DType::kQ8_0:
+      return decode_q8_0(bytes, out, n);
     default:
-      __builtin_trap();  // not a type that this table promises
+      return decode_blocks(dtype, bytes, out, n);
   }
 }
 

@@ -8,6 +8,8 @@
 #include "lathe/base/check.h"
 #include "lathe/base/scalar.h"
 #include "lathe/kernels/isa_tables.h"
+#include "lathe/kernels/reference/panels.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe::internal {
 namespace {
@@ -146,6 +148,7 @@ void rope_half_split(float* x, const float* cos, const float* sin, int64_t pairs
 }
 
 void to_float(DType dtype, const void* source, float* out, int64_t n) {
+  if (is_block_format(dtype)) return decode_blocks(dtype, static_cast<const std::byte*>(source), out, n);
   for (int64_t i = 0; i < n; ++i) out[i] = element(dtype, static_cast<const std::byte*>(source), i);
 }
 
@@ -173,6 +176,8 @@ constinit const KernelTable kReferenceKernels = {
     .isa = "reference",
     .gemm = gemm,
     .gemm_transposed = gemm_transposed,
+    .panel_gemm = panel_gemm,
+    .quantise = quantise,
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .softmax_step = softmax_step,

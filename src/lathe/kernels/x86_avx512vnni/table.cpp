@@ -9,6 +9,7 @@
 #include "lathe/kernels/gemm_transposed-inl.h"
 #include "lathe/kernels/isa_tables.h"
 #include "lathe/kernels/ops-inl.h"
+#include "lathe/kernels/panel_gemm-inl.h"
 
 namespace lathe::internal {
 
@@ -16,6 +17,8 @@ constinit const KernelTable kAvx512VnniKernels = {
     .isa = "avx512vnni",
     .gemm = gemm,
     .gemm_transposed = gemm_transposed,
+    .panel_gemm = panel_gemm,
+    .quantise = quantise,
     .rms_norm = rms_norm,
     .silu_mul = silu_mul,
     .softmax_step = softmax_step,

@@ -1,0 +1,102 @@
+#include "lathe/kernels/peak.h"
+
+#include <cstddef>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace lathe {
+namespace {
+
+// Enough independent chains to hide the latency of an addition on two ports, few enough for 16 registers.
+constexpr int kChains = 12;
+
+// Plain code for what the baseline offers: 4 floats or words at a time, if the compiler likes.
+int64_t plain_loop(int64_t rounds) {
+  constexpr int kLanes = 4 * kChains;
+  float sums[kLanes] = {};
+  float factor = 0.5F;
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+m"(factor));  // or the whole loop would be one expression
+    for (float& sum : sums) sum = sum * factor + 1.0F;
+  }
+  asm volatile("" : : "m"(sums));
+  return rounds * kLanes * 2;
+}
+
+#if defined(__x86_64__)
+
+// The factors pass through an empty asm each round, so that nothing can be taken out of the loop.
+__attribute__((target("avx2,fma"))) int64_t fp32_loop_256(int64_t rounds) {
+  __m256 sums[kChains] = {};
+  __m256 a = _mm256_set1_ps(0.5F);
+  const __m256 b = _mm256_set1_ps(1.0F);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+x"(a));
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm256_fmadd_ps(sums[c], a, b);
+  }
+  for (const __m256& sum : sums) asm volatile("" : : "x"(sum));
+  return rounds * kChains * 8 * 2;
+}
+
+__attribute__((target("avx2"))) int64_t int8_loop_256(int64_t rounds) {
+  __m256i sums[kChains] = {};
+  __m256i a = _mm256_set1_epi8(3);
+  const __m256i b = _mm256_set1_epi8(5);
+  const __m256i ones = _mm256_set1_epi16(1);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+x"(a));  // per product: they are all the same
+      sums[c] = _mm256_add_epi32(sums[c], _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), ones));
+    }
+  }
+  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
+  return rounds * kChains * 32 * 2;
+}
+
+__attribute__((target("avx512f"))) int64_t fp32_loop_512(int64_t rounds) {
+  __m512 sums[kChains] = {};
+  __m512 a = _mm512_set1_ps(0.5F);
+  const __m512 b = _mm512_set1_ps(1.0F);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+v"(a));
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_fmadd_ps(sums[c], a, b);
+  }
+  for (const __m512& sum : sums) asm volatile("" : : "v"(sum));
+  return rounds * kChains * 16 * 2;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512(int64_t rounds) {
+  __m512i sums[kChains] = {};
+  __m512i a = _mm512_set1_epi32(0x03030303);
+  const __m512i b = _mm512_set1_epi32(0x05050505);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+v"(a));
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbusd_epi32(sums[c], a, b);
+  }
+  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
+  return rounds * kChains * 64 * 2;
+}
+
+#endif
+
+}  // namespace
+
+int64_t run_peak_loop(PeakKind kind, std::string_view isa, int64_t rounds) {
+#if defined(__x86_64__)
+  const bool fp32 = kind == PeakKind::kFp32;
+  if (isa == "avx512vnni") return fp32 ? fp32_loop_512(rounds) : int8_loop_512(rounds);
+  if (isa == "avx2") return fp32 ? fp32_loop_256(rounds) : int8_loop_256(rounds);
+#else
+  static_cast<void>(kind);
+  static_cast<void>(isa);
+#endif
+  return plain_loop(rounds);
+}
+
+}  // namespace lathe
