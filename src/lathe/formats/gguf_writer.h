@@ -68,7 +68,7 @@ class GgufWriter {
   // kInvalidArgument for a key given twice, empty, longer than 65535 bytes or not UTF-8.
   Status add_metadata(std::string key, GgufValue value);
   // Announces the next tensor. kInvalidArgument for a name given twice, an extent below 1, rows that are not whole
-  // blocks, sizes beyond 2^63 - 1, a type that GGUF does not have, or a call after the first write().
+  // blocks, sizes beyond 2^62 bytes, a type that GGUF does not have, or a call after the first write().
   Status add_tensor(GgufTensorInfo info);
 
   // Appends to the data of the tensor at hand; padding between tensors is the writer's. More bytes than the tensor has
@@ -88,8 +88,7 @@ class GgufWriter {
 
  private:
   GgufWriter(AtomicFile file, std::filesystem::path path);
-  Status write_header();
-  Status end_tensor();
+  Status start();  // writes the header, once
   std::string header() const;
 
   AtomicFile file_;
@@ -97,6 +96,7 @@ class GgufWriter {
   std::vector<std::pair<std::string, GgufValue>> metadata_;
   std::vector<GgufTensorInfo> tensors_;
   std::unordered_set<std::string> names_;  // keys and tensors, apart by a prefix
+  uint64_t data_bytes_ = 0;                // of all tensors with their padding
   bool started_ = false;
   size_t current_ = 0;
   uint64_t written_ = 0;  // of the current tensor

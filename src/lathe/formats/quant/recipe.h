@@ -41,13 +41,4 @@ struct RecipeTensor {
 // are not whole blocks, the next best: Q4_K -> Q5_0, Q5_K -> Q5_1, Q6_K -> Q8_0, and F16 where 32 does not divide them.
 DType format_of(QuantType type, const RecipeTensor& tensor);
 
-// The same with the arguments in line; `layer` is -1 outside the layers and then not used.
-DType format_of(QuantType type,
-                const std::string& hf_name,
-                int64_t rows,
-                int64_t cols,
-                int64_t layer,
-                int64_t layers,
-                int64_t experts);
-
 }  // namespace lathe
