@@ -1,4 +1,4 @@
-// A checkpoint folder: which files its tensors lie in, and one sorted index over all of them.
+// A checkpoint: which files its tensors lie in, and one sorted index over all of them.
 #include "lathe/formats/checkpoint.h"
 
 #include <algorithm>
@@ -8,6 +8,8 @@
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
+#include "lathe/formats/gguf.h"
+#include "lathe/formats/gguf_tensors.h"
 #include "lathe/formats/json_cursor.h"
 
 namespace lathe {
@@ -132,10 +134,10 @@ Result<std::vector<std::string>> shard_names(const fs::path& folder, const std::
 
 Status Checkpoint::index_tensors() {
   size_t count = 0;
-  for (const SafetensorsFile& file : files_) count += file.tensors().size();
+  for (const File& file : files_) count += file.tensors.size();
   by_name_.reserve(count);
   for (size_t f = 0; f < files_.size(); ++f) {
-    for (size_t t = 0; t < files_[f].tensors().size(); ++t) {
+    for (size_t t = 0; t < files_[f].tensors.size(); ++t) {
       by_name_.push_back({static_cast<uint32_t>(f), static_cast<uint32_t>(t)});
     }
   }
@@ -148,12 +150,47 @@ Status Checkpoint::index_tensors() {
                      ": tensor ",
                      lathe::quoted(at(*twice).name),
                      " is stored twice, in ",
-                     files_[twice->file].path().filename(),
+                     files_[twice->file].path.filename(),
                      " and in ",
-                     files_[twice[1].file].path().filename()));
+                     files_[twice[1].file].path.filename()));
 }
 
-Result<Checkpoint> Checkpoint::open(const fs::path& folder) {
+Status Checkpoint::add_safetensors(const fs::path& path) {
+  LATHE_TRY(SafetensorsFile opened, SafetensorsFile::open(path));
+  auto file = std::make_shared<const SafetensorsFile>(std::move(opened));
+  std::vector<StoredTensor> tensors = file->tensors();
+  files_.push_back({.path = path, .owner = std::move(file), .tensors = std::move(tensors)});
+  return {};
+}
+
+Result<Checkpoint> Checkpoint::open(std::shared_ptr<const GgufModel> model) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = model->path();
+  for (const GgufFile& file : model->files()) {
+    LATHE_TRY(std::vector<StoredTensor> tensors, tensors_by_hf_name(file));
+    checkpoint.files_.push_back({.path = file.path(), .owner = model, .tensors = std::move(tensors)});
+  }
+  LATHE_TRY(checkpoint.index_tensors());
+  return checkpoint;
+}
+
+Result<Checkpoint> Checkpoint::open(const fs::path& path) {
+  if (!is_gguf_path(path)) return open_folder(path);
+  LATHE_TRY(std::shared_ptr<const GgufModel> model, GgufModel::open(path));
+  return open(std::move(model));
+}
+
+Result<Checkpoint> Checkpoint::in_memory(const fs::path& name,
+                                         std::vector<StoredTensor> tensors,
+                                         std::shared_ptr<const void> owner) {
+  Checkpoint checkpoint;
+  checkpoint.folder_ = name;
+  checkpoint.files_.push_back({.path = name, .owner = std::move(owner), .tensors = std::move(tensors)});
+  LATHE_TRY(checkpoint.index_tensors());
+  return checkpoint;
+}
+
+Result<Checkpoint> Checkpoint::open_folder(const fs::path& folder) {
   std::error_code ignored;
   if (!fs::is_directory(folder, ignored)) {
     return Error{Errc::kNotFound,
@@ -164,8 +201,7 @@ Result<Checkpoint> Checkpoint::open(const fs::path& folder) {
   const fs::path index_path = folder / kIndexName;
   if (!is_present(index_path)) {
     if (!is_present(folder / kSingleName)) return no_weights(folder);
-    LATHE_TRY(SafetensorsFile file, SafetensorsFile::open(folder / kSingleName));
-    checkpoint.files_.push_back(std::move(file));
+    LATHE_TRY(checkpoint.add_safetensors(folder / kSingleName));
     LATHE_TRY(checkpoint.index_tensors());
     return checkpoint;
   }
@@ -175,10 +211,7 @@ Result<Checkpoint> Checkpoint::open(const fs::path& folder) {
   const Status parsed = parse_index(text, rows);
   if (!parsed) return parsed.error().at(index_path.string());
   LATHE_TRY(const std::vector<std::string> names, shard_names(folder, rows));
-  for (const std::string& name : names) {
-    LATHE_TRY(SafetensorsFile file, SafetensorsFile::open(folder / name));
-    checkpoint.files_.push_back(std::move(file));
-  }
+  for (const std::string& name : names) LATHE_TRY(checkpoint.add_safetensors(folder / name));
   LATHE_TRY(checkpoint.index_tensors());
 
   size_t listed = 0;
@@ -211,7 +244,7 @@ Result<Checkpoint> Checkpoint::open(const fs::path& folder) {
 }
 
 const StoredTensor& Checkpoint::at(const Location& location) const {
-  return files_[location.file].tensors()[location.tensor];
+  return files_[location.file].tensors[location.tensor];
 }
 
 const StoredTensor* Checkpoint::find(std::string_view name) const {
@@ -229,17 +262,17 @@ std::vector<const StoredTensor*> Checkpoint::tensors() const {
 
 fs::path Checkpoint::file_of(const StoredTensor& tensor) const {
   const std::less_equal<> not_after;
-  for (const SafetensorsFile& file : files_) {
-    const std::vector<StoredTensor>& all = file.tensors();
-    if (!all.empty() && not_after(all.data(), &tensor) && not_after(&tensor, &all.back())) return file.path();
+  for (const File& file : files_) {
+    const std::vector<StoredTensor>& all = file.tensors;
+    if (!all.empty() && not_after(all.data(), &tensor) && not_after(&tensor, &all.back())) return file.path;
   }
   return {};
 }
 
 uint64_t Checkpoint::total_bytes() const {
   uint64_t total = 0;
-  for (const SafetensorsFile& file : files_) {
-    for (const StoredTensor& tensor : file.tensors()) total += tensor.bytes.size();
+  for (const File& file : files_) {
+    for (const StoredTensor& tensor : file.tensors) total += tensor.bytes.size();
   }
   return total;
 }

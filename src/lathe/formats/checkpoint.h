@@ -1,5 +1,6 @@
-// A checkpoint in HuggingFace layout: a folder with config.json and one model.safetensors, or shards with
-// model.safetensors.index.json. Weights are mapped, not read; every rule of the container is checked when it is opened.
+// A checkpoint: a folder in HuggingFace layout (config.json and one model.safetensors, or shards with
+// model.safetensors.index.json), or a GGUF file, whose tensors appear under the same names. Weights are mapped, not
+// read; every rule of the container is checked when it is opened.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,11 @@
 
 namespace lathe {
 
-// One tensor of a safetensors file. `bytes` borrows from the map, which the owner of this struct keeps alive; its
-// address is a multiple of the element size. Values are little-endian. Extents are >= 0 and their product fits int64_t
-// in any order.
+class GgufModel;
+
+// One tensor of a safetensors or GGUF file. `bytes` borrows from the map, which the owner of this struct keeps alive;
+// its address is a multiple of the element size. Values are little-endian. Extents are >= 0 and their product fits
+// int64_t in any order.
 struct StoredTensor {
   std::string name;
   DType dtype = DType::kF32;
@@ -66,15 +69,24 @@ struct SafetensorsHeader {
 // Errors begin with "header: " and name the tensor and the broken rule.
 Result<SafetensorsHeader> parse_safetensors_header(std::string_view header, uint64_t data_bytes);
 
-// All tensors of a checkpoint folder: of the shards that model.safetensors.index.json names, or of model.safetensors
-// when there is no index. Every shard must exist and hold the tensors the index places in it. Tensors of these shards
-// that the index does not list are used, with one warning (transformers reads whole shards too); a tensor that two
-// shards hold is an error. Shards may be symbolic links, as in the hub cache. Thread safe once open; views live as long
-// as the object.
+// All tensors of a checkpoint: of the shards that model.safetensors.index.json names, or of model.safetensors when
+// there is no index. Every shard must exist and hold the tensors the index places in it. Tensors of these shards that
+// the index does not list are used, with one warning (transformers reads whole shards too); a tensor that two shards
+// hold is an error. Shards may be symbolic links, as in the hub cache. Of a GGUF file: its tensors under their
+// HuggingFace names (gguf_tensors.h). Thread safe once open; views live as long as the object.
 class Checkpoint {
  public:
-  static Result<Checkpoint> open(const std::filesystem::path& folder);
+  // A folder, or a .gguf file (the first one of a model in several).
+  static Result<Checkpoint> open(const std::filesystem::path& path);
+  // The tensors of a GGUF model, which the checkpoint keeps open.
+  static Result<Checkpoint> open(std::shared_ptr<const GgufModel> model);
+  // Tensors in the memory of `owner`, which the checkpoint keeps; `name` stands for their file in messages. A name twice
+  // is kInvalidData.
+  static Result<Checkpoint> in_memory(const std::filesystem::path& name,
+                                      std::vector<StoredTensor> tensors,
+                                      std::shared_ptr<const void> owner);
 
+  // The folder, or the GGUF file.
   const std::filesystem::path& folder() const { return folder_; }
 
   // The tensor of that name, or null. Valid as long as this object.
@@ -86,17 +98,25 @@ class Checkpoint {
   uint64_t total_bytes() const;  // sum over tensors
 
  private:
-  std::filesystem::path folder_;
-  std::vector<SafetensorsFile> files_;
+  // One file of the checkpoint.
+  struct File {
+    std::filesystem::path path;
+    std::shared_ptr<const void> owner;  // of the map
+    std::vector<StoredTensor> tensors;
+  };
 
   struct Location {
     uint32_t file;
     uint32_t tensor;
   };
 
+  static Result<Checkpoint> open_folder(const std::filesystem::path& folder);
+  Status add_safetensors(const std::filesystem::path& path);
   Status index_tensors();
   const StoredTensor& at(const Location& location) const;
 
+  std::filesystem::path folder_;
+  std::vector<File> files_;
   std::vector<Location> by_name_;  // sorted by tensor name
 };
 
