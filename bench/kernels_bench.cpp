@@ -244,6 +244,150 @@ void bench_gemm(benchmark::State& state, const KernelTable* table, GemmCase c, d
   if (peak > 0.0) state.counters["%peak"] = 100.0 * flops / peak;
 }
 
+// ---- attention -----------------------------------------------------------------------------------------------------
+
+// One tile of 64 positions for `groups` lane groups of 16 (query, head) pairs: absorbed MLA over cached rows (values
+// are the first columns of the keys), or the expanded form over strips that many queries share.
+struct LaneCase {
+  const char* name;
+  DType dtype;  // of the rows
+  int64_t key_cols;
+  int64_t value_cols;
+  int64_t groups;
+  bool absorbed;
+};
+
+constexpr LaneCase kLaneCases[] = {
+    {"absorbed_16_heads", DType::kF16, 576, 512, 1, true},
+    {"absorbed_16_heads", DType::kF32, 576, 512, 1, true},
+    {"absorbed_128_heads", DType::kF16, 576, 512, 8, true},
+    {"expanded_128_queries", DType::kF32, 192, 128, 8, false},
+    {"expanded_16_queries", DType::kF32, 192, 128, 1, false},
+};
+
+// Floats at the start of a cache line, as a workspace gives them.
+class Lines {
+ public:
+  Lines(int64_t n, float value) : lines_(static_cast<size_t>((n + 15) / 16)), n_(n) { fill(value); }
+
+  float* data() { return lines_.front().floats; }
+
+  void fill(float value) { std::fill_n(data(), n_, value); }
+
+  std::vector<float> copy() { return {data(), data() + n_}; }
+
+ private:
+  struct alignas(64) Line {
+    float floats[16];
+  };
+
+  std::vector<Line> lines_;
+  int64_t n_;
+};
+
+class LaneBench {
+ public:
+  explicit LaneBench(const LaneCase& c)
+      : c_(c),
+        rows_(random_weights(c.dtype, kTileKeys * width())),
+        strip_(kStripFloats, 0.0F),
+        q_(c.groups * c.key_cols * kLaneGroup, 0.02F),
+        scores_(c.groups * kLaneScores, 0.0F),
+        state_(c.groups * 3 * kLaneGroup, 0.0F),
+        out_(c.groups * c.value_cols * kLaneGroup, 0.0F) {
+    std::fill_n(visible_, kLaneGroup, 64);
+  }
+
+  int64_t multiply_adds() const { return kTileKeys * kLaneGroup * c_.groups * (c_.key_cols + c_.value_cols); }
+
+  void run(const KernelTable& table) {
+    for (int64_t c = 0; c < c_.key_cols; c += kStripColumns) {
+      load(table, c);
+      table.lane_scores({.strip = strip_.data(),
+                         .keys = kTileKeys,
+                         .cols = kStripColumns,
+                         .q = q_.data() + c * kLaneGroup,
+                         .q_stride = c_.key_cols * kLaneGroup,
+                         .scores = scores_.data(),
+                         .groups = c_.groups,
+                         .accumulate = c > 0});
+    }
+    const int64_t lanes = c_.groups * kLaneGroup;
+    for (int64_t g = 0; g < c_.groups; ++g) {
+      table.lane_softmax({.scores = scores_.data() + g * kLaneScores,
+                          .keys = kTileKeys,
+                          .visible = visible_,
+                          .scale = 0.5F,
+                          .maximum = state_.data() + g * kLaneGroup,
+                          .sum = state_.data() + lanes + g * kLaneGroup,
+                          .factor = state_.data() + 2 * lanes + g * kLaneGroup});
+    }
+    for (int64_t c = 0; c < c_.value_cols; c += kStripColumns) {
+      load(table, c_.absorbed ? c : c_.key_cols + c);
+      table.lane_values({.strip = strip_.data(),
+                         .keys = kTileKeys,
+                         .cols = kStripColumns,
+                         .weights = scores_.data(),
+                         .factor = state_.data() + 2 * lanes,
+                         .out = out_.data() + c * kLaneGroup,
+                         .out_stride = c_.value_cols * kLaneGroup,
+                         .groups = c_.groups});
+    }
+  }
+
+  // Starts from nothing, runs once and returns the output.
+  std::vector<float> first(const KernelTable& table) {
+    state_.fill(0.0F);
+    out_.fill(0.0F);
+    run(table);
+    return out_.copy();
+  }
+
+ private:
+  int64_t width() const { return c_.absorbed ? c_.key_cols : c_.key_cols + c_.value_cols; }
+
+  // The strip of columns [c, c + 64).
+  void load(const KernelTable& table, int64_t c) {
+    table.load_strip({.dtype = c_.dtype,
+                      .data = rows_.data() + c * dtype_size(c_.dtype),
+                      .stride = width() * dtype_size(c_.dtype),
+                      .rows = kTileKeys,
+                      .cols = kStripColumns},
+                     strip_.data());
+  }
+
+  LaneCase c_;
+  std::vector<std::byte> rows_;
+  Lines strip_;
+  Lines q_;
+  Lines scores_;
+  Lines state_;
+  Lines out_;
+  int32_t visible_[kLaneGroup];
+};
+
+void bench_lanes(benchmark::State& state, const KernelTable* table, const LaneCase* c, double peak) {
+  LaneBench bench(*c);
+  const std::vector<float> expected = bench.first(*all_kernels()[0]);
+  const std::vector<float> found = bench.first(*table);
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (!(std::fabs(found[i] - expected[i]) <= 1e-3F)) {
+      std::fprintf(stderr, "%s: wrong result at %zu\n", c->name, i);
+      std::exit(1);
+    }
+  }
+  const auto start = std::chrono::steady_clock::now();
+  for (auto _ : state) {
+    bench.run(*table);
+    benchmark::ClobberMemory();
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double flops =
+      2.0 * static_cast<double>(bench.multiply_adds()) * static_cast<double>(state.iterations()) / seconds;
+  state.counters["GFLOP/s"] = flops / 1e9;
+  if (peak > 0.0) state.counters["%peak"] = 100.0 * flops / peak;
+}
+
 // Elementwise work on n floats: nanoseconds per element say all.
 struct VectorCase {
   const char* name;
@@ -306,6 +450,11 @@ void register_all() {
       for (const int64_t tokens : {1, 4, 16, 64}) add({dtype, 1408, 2048, tokens, false});
       add({dtype, 102400, 2048, 1, false});  // the output projection of V2-Lite: from memory, not from a cache
       for (const int64_t tokens : {1, 16}) add({dtype, 128, 512, tokens, true});  // one head of the absorbed W_UK
+    }
+    for (const LaneCase& c : kLaneCases) {
+      benchmark::RegisterBenchmark(
+          str("lanes/", table->isa, "/", c.name, "/", dtype_name(c.dtype)).c_str(), bench_lanes, table, &c, peak)
+          ->Unit(benchmark::kMicrosecond);
     }
     for (const VectorCase& c : kVectorCases) {
       benchmark::RegisterBenchmark(str(c.name, "/", table->isa).c_str(), bench_vector, table, &c);

@@ -14,6 +14,7 @@
 #include <span>
 #include <string_view>
 
+#include "lathe/kernels/lane_tile.h"
 #include "lathe/tensor/matrix.h"
 
 namespace lathe {
@@ -32,7 +33,8 @@ struct GemmArgs {
 };
 
 // y[t][c] (+)= sum over r in [row_begin, row_end) of x[t][r - row_begin] * W[r][c], c in [0, w.cols).
-// With accumulate the chain of fused multiply-adds starts from y, else from 0.
+// With accumulate the chain of fused multiply-adds starts from y, else from 0. Beside the plain types, rows of Q8_0
+// (not packed) are read as d * q rounded to fp32.
 struct GemmTransposedArgs {
   WeightMatrix w;
   int64_t row_begin = 0;
@@ -47,9 +49,9 @@ struct GemmTransposedArgs {
 
 // Activations as products with packed weights take them: signed bytes, 32 columns (a block) to a scale. A row is
 //   q[cols] int8 | scale[blocks] fp32 | sum[blocks] int32 | half_sum[blocks] int32 | scaled_sum[blocks] fp32
-// with x[k] ~ scale[k / 32] * q[k], |q| <= 127, sum = -128 * (sum of the block's q), half_sum = -128 * (sum of its first
-// 16 q), scaled_sum = scale * (sum of the block's q). A row takes an odd number of cache lines, so that equal columns of
-// many rows do not collide in the cache.
+// with x[k] ~ scale[k / 32] * q[k], |q| <= 127, sum = -128 * (sum of the block's q), half_sum = -128 * (sum of its
+// first 16 q), scaled_sum = scale * (sum of the block's q). A row takes an odd number of cache lines, so that equal
+// columns of many rows do not collide in the cache.
 struct QuantisedRows {
   std::byte* data = nullptr;  // aligned to a cache line
   int64_t cols = 0;           // whole blocks
@@ -117,6 +119,15 @@ struct KernelTable {
   // from fp32, round to nearest even.
   void (*to_float)(DType dtype, const void* source, float* out, int64_t n);
   void (*from_float)(DType dtype, const float* source, void* out, int64_t n);
+
+  // attention (lane_tile.h)
+  void (*load_strip)(const StripSource& source, float* strip);  // [64, 64], zeros past the source's rows and columns
+  void (*lane_scores)(const LaneScoresArgs& args);
+  void (*lane_softmax)(const LaneSoftmaxArgs& args);
+  void (*lane_values)(const LaneValuesArgs& args);
+  // lanes[k][i] = rows[i][k] for k < n, and back; 16 rows, those that are null give 0 or are not written.
+  void (*rows_to_lanes)(const float* const* rows, int64_t n, float* lanes);
+  void (*lanes_to_rows)(const float* lanes, int64_t n, float* const* rows);
 };
 
 // The best table for this machine, or the one that LATHE_ISA names (chosen once, at the first call). When LATHE_ISA

@@ -8,6 +8,7 @@
 #include "lathe/base/check.h"
 #include "lathe/base/scalar.h"
 #include "lathe/kernels/isa_tables.h"
+#include "lathe/kernels/reference/attention.h"
 #include "lathe/kernels/reference/panels.h"
 #include "lathe/tensor/blocks.h"
 
@@ -40,6 +41,7 @@ float element(DType dtype, const std::byte* data, int64_t i) {
 void decode_row(const WeightMatrix& w, int64_t row, std::vector<float>& out) {
   const std::byte* data = w.data + row * w.row_stride();
   out.resize(static_cast<size_t>(w.cols));
+  if (is_block_format(w.dtype)) return decode_blocks(w.dtype, data, out.data(), w.cols);
   for (int64_t k = 0; k < w.cols; ++k) {
     float value = element(w.dtype, data, k);
     if (w.dtype == DType::kF8E4M3 && w.scales != nullptr) {
@@ -188,6 +190,12 @@ constinit const KernelTable kReferenceKernels = {
     .rope_half_split = rope_half_split,
     .to_float = to_float,
     .from_float = from_float,
+    .load_strip = reference_load_strip,
+    .lane_scores = reference_lane_scores,
+    .lane_softmax = reference_lane_softmax,
+    .lane_values = reference_lane_values,
+    .rows_to_lanes = reference_rows_to_lanes,
+    .lanes_to_rows = reference_lanes_to_rows,
 };
 
 }  // namespace lathe::internal

@@ -3,6 +3,7 @@
 #error "this unit must be compiled with -march=x86-64-v3"
 #endif
 
+#include "lathe/kernels/attention-inl.h"
 #include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/gemm_transposed-inl.h"
 #include "lathe/kernels/isa_tables.h"
@@ -27,6 +28,12 @@ constinit const KernelTable kAvx2Kernels = {
     .rope_half_split = rope_half_split,
     .to_float = to_float,
     .from_float = from_float,
+    .load_strip = load_strip,
+    .lane_scores = lane_scores,
+    .lane_softmax = lane_softmax,
+    .lane_values = lane_values,
+    .rows_to_lanes = rows_to_lanes,
+    .lanes_to_rows = lanes_to_rows,
 };
 
 }  // namespace lathe::internal

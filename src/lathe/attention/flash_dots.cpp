@@ -1,0 +1,57 @@
+// Shape letters: R rows of a task, S positions of a tile, K and V key and value columns.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "lathe/attention/flash_task.h"
+
+namespace lathe {
+
+int64_t dots_scratch_floats(int64_t key_cols) {
+  return kDotRows * (key_cols + kPageTokens);
+}
+
+void flash_by_dots(
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out) {
+  const AttentionSegment& segment = *task.segment;
+  const int64_t rows = task.rows();
+  float* q_RK = scratch;
+  float* scores_RS = scratch + kDotRows * p.key_cols;
+  for (int64_t r = 0; r < rows; ++r) {
+    std::memcpy(q_RK + r * p.key_cols,
+                p.q + task.pair(p, task.row_begin + r) * p.key_cols,
+                static_cast<size_t>(p.key_cols) * sizeof(float));
+  }
+  std::fill_n(out.out_RV, rows * p.value_cols, 0.0F);
+  std::fill_n(out.state_R, rows, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
+  const int64_t keys_end = task.keys_end();
+  for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
+    const int64_t keys = std::min(kPageTokens, keys_end - start);
+    const int64_t row0 = task.first_row_at(start) - task.row_begin;  // earlier rows see nothing of this tile
+    kernels.gemm({.w = segment.cache.columns(start, keys, task.group->key_first, p.key_cols),
+                  .row_begin = 0,
+                  .row_end = keys,
+                  .x = q_RK + row0 * p.key_cols,
+                  .x_stride = p.key_cols,
+                  .tokens = rows - row0,
+                  .y = scores_RS + row0 * kPageTokens,
+                  .y_stride = kPageTokens,
+                  .accumulate = false});
+    for (int64_t r = row0; r < rows; ++r) {
+      const int64_t visible = std::min(keys, task.position(task.row_begin + r) + 1 - start);
+      const float factor = kernels.softmax_step(scores_RS + r * kPageTokens, visible, keys, p.scale, out.state_R[r]);
+      kernels.scale(out.out_RV + r * p.value_cols, factor, p.value_cols);
+    }
+    kernels.gemm_transposed({.w = segment.cache.columns(start, keys, task.group->value_first, p.value_cols),
+                             .row_begin = 0,
+                             .row_end = keys,
+                             .x = scores_RS + row0 * kPageTokens,
+                             .x_stride = kPageTokens,
+                             .tokens = rows - row0,
+                             .y = out.out_RV + row0 * p.value_cols,
+                             .y_stride = p.value_cols,
+                             .accumulate = true});
+  }
+}
+
+}  // namespace lathe

@@ -1,0 +1,67 @@
+#include <algorithm>
+#include <array>
+
+#include "lathe/attention/flash_task.h"
+#include "lathe/attention/lanes.h"
+
+namespace lathe {
+
+namespace {
+
+// Sets the queries and positions of every lane that has a row.
+void load_rows(const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, const LaneBlock& block) {
+  for (int64_t g = 0; g < block.groups; ++g) {
+    std::array<const float*, kLaneGroup> q{};
+    for (int64_t i = 0; i < kLaneGroup; ++i) {
+      const int64_t row = task.row_begin + g * kLaneGroup + i;
+      if (row >= task.row_end) break;
+      q[static_cast<size_t>(i)] = p.q + task.pair(p, row) * p.key_cols;
+      block.position_GL[g * kLaneGroup + i] = task.position(row);
+    }
+    kernels.rows_to_lanes(q.data(), p.key_cols, block.q_GKL + g * kLaneGroup * p.key_cols);
+  }
+}
+
+void store_rows(const KernelTable& kernels, const FlashTask& task, const LaneBlock& block, const FlashResult& out) {
+  for (int64_t g = 0; g < block.groups; ++g) {
+    std::array<float*, kLaneGroup> rows{};
+    for (int64_t i = 0; i < kLaneGroup; ++i) {
+      const int64_t r = g * kLaneGroup + i;
+      if (r >= task.rows()) break;
+      rows[static_cast<size_t>(i)] = out.out_RV + r * block.value_cols;
+      out.state_R[r] = {block.maximum_GL[r], block.sum_GL[r]};
+    }
+    const float* lanes = block.out_GVL + g * kLaneGroup * lane_columns(block.value_cols);
+    kernels.lanes_to_rows(lanes, block.value_cols, rows.data());
+  }
+}
+
+}  // namespace
+
+int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols) {
+  return Workspace::padded(lane_block_floats(key_cols, value_cols, kLaneRows / kLaneGroup)) + lane_scratch_floats();
+}
+
+void flash_by_lanes(
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out) {
+  const int64_t groups = (task.rows() + kLaneGroup - 1) / kLaneGroup;
+  const LaneBlock block = make_lane_block(scratch, p.key_cols, p.value_cols, groups);
+  float* tile_scratch = scratch + Workspace::padded(lane_block_floats(p.key_cols, p.value_cols, groups));
+  load_rows(kernels, p, task, block);
+  const CacheView& cache = task.segment->cache;
+  const int64_t keys_end = task.keys_end();
+  for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
+    const std::byte* rows = cache.row(start);
+    const LaneTile tile{.dtype = cache.dtype,
+                        .keys_data = rows + task.group->key_first * dtype_size(cache.dtype),
+                        .values_data = rows + task.group->value_first * dtype_size(cache.dtype),
+                        .stride = cache.row_elements * dtype_size(cache.dtype),
+                        .start = start,
+                        .keys = std::min(kPageTokens, keys_end - start)};
+    const int64_t first_group = (task.first_row_at(start) - task.row_begin) / kLaneGroup;
+    attend_tile(kernels, block, first_group, groups, tile, p.scale, tile_scratch);
+  }
+  store_rows(kernels, task, block, out);
+}
+
+}  // namespace lathe

@@ -1,0 +1,67 @@
+// The unit of work of flash_attention and the two ways to do it; internal to attention/. Both walk the keys of one
+// split tile by tile and leave, for every row, the accumulated values (not divided by the sum) and the softmax state.
+#pragma once
+
+#include "lathe/attention/flash.h"
+
+namespace lathe {
+
+// Rows [row_begin, row_end) of a segment and a group, one split. A row is a (token, head) pair, token-major: row r is
+// token r / heads of the segment and head r % heads of the group.
+struct FlashTask {
+  const AttentionSegment* segment = nullptr;
+  const FlashGroup* group = nullptr;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+  int64_t split = 0;
+  int64_t partial = 0;  // index of the first of its results
+
+  int64_t rows() const { return row_end - row_begin; }
+
+  int64_t first_token() const { return row_begin / group->heads; }
+
+  int64_t last_token() const { return (row_end - 1) / group->heads; }
+
+  // Position of the query of a row.
+  int64_t position(int64_t row) const { return segment->position + row / group->heads; }
+
+  // Index of a row among the (token, head) pairs of the batch.
+  int64_t pair(const FlashProblem& p, int64_t row) const {
+    return (segment->first_row + row / group->heads) * p.num_heads + group->first_head + row % group->heads;
+  }
+
+  // Number of splits that its last query sees.
+  int64_t splits() const { return position(row_end - 1) / kSplitTokens + 1; }
+
+  // The keys of its split that any of its queries sees end here.
+  int64_t keys_end() const {
+    const int64_t split_end = (split + 1) * kSplitTokens;
+    const int64_t seen = position(row_end - 1) + 1;
+    return seen < split_end ? seen : split_end;
+  }
+
+  // The first row that sees keys at `start`.
+  int64_t first_row_at(int64_t start) const {
+    const int64_t row = (start - segment->position) * group->heads;
+    return row > row_begin ? row : row_begin;
+  }
+};
+
+struct FlashResult {
+  float* out_RV = nullptr;
+  SoftmaxState* state_R = nullptr;
+};
+
+// One dot product per score, columns in the lanes: for few heads.
+inline constexpr int64_t kDotRows = 32;  // most rows of a task
+int64_t dots_scratch_floats(int64_t key_cols);
+void flash_by_dots(
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);
+
+// Rows in the lanes: for groups of many heads.
+inline constexpr int64_t kLaneRows = 128;  // most rows of a task
+int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols);
+void flash_by_lanes(
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);
+
+}  // namespace lathe

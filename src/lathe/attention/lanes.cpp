@@ -1,0 +1,134 @@
+#include "lathe/attention/lanes.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+namespace lathe {
+
+namespace {
+
+struct TileScratch {
+  float* strip;      // [64, 64]
+  float* scores_GS;  // [8, 64, 16]
+  float* factor_GL;  // [8, 16]
+};
+
+TileScratch split_scratch(float* memory) {
+  float* scores = memory + kStripFloats;
+  return {memory, scores, scores + kLaneBatch * kLaneScores};
+}
+
+// Runs product(strip, column, cols) for the strips of `total` columns that begin at `data`.
+template <class Product>
+void for_strips(const KernelTable& kernels,
+                const LaneTile& tile,
+                const std::byte* data,
+                int64_t total,
+                float* strip,
+                const Product& product) {
+  for (int64_t column = 0; column < total; column += kStripColumns) {
+    const int64_t cols = std::min(kStripColumns, total - column);
+    kernels.load_strip({.dtype = tile.dtype,
+                        .data = data + column * dtype_size(tile.dtype),
+                        .stride = tile.stride,
+                        .rows = tile.keys,
+                        .cols = cols},
+                       strip);
+    product(column, cols);
+  }
+}
+
+// At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
+// the converted tile, which is larger than the first-level cache.
+void attend_batch(const KernelTable& kernels,
+                  const LaneBlock& b,
+                  int64_t first,
+                  int64_t groups,
+                  const LaneTile& tile,
+                  float scale,
+                  const TileScratch& scratch) {
+  const int64_t q_stride = b.key_cols * kLaneGroup;
+  const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
+  for_strips(kernels, tile, tile.keys_data, b.key_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+    kernels.lane_scores({.strip = scratch.strip,
+                         .keys = tile.keys,
+                         .cols = cols,
+                         .q = b.q_GKL + first * q_stride + column * kLaneGroup,
+                         .q_stride = q_stride,
+                         .scores = scratch.scores_GS,
+                         .groups = groups,
+                         .accumulate = column > 0});
+  });
+  for (int64_t g = 0; g < groups; ++g) {
+    const int64_t lanes = (first + g) * kLaneGroup;
+    std::array<int32_t, kLaneGroup> visible{};
+    for (int64_t i = 0; i < kLaneGroup; ++i) {
+      visible[static_cast<size_t>(i)] =
+          static_cast<int32_t>(std::clamp(b.position_GL[lanes + i] + 1 - tile.start, int64_t{0}, tile.keys));
+    }
+    kernels.lane_softmax({.scores = scratch.scores_GS + g * kLaneScores,
+                          .keys = tile.keys,
+                          .visible = visible.data(),
+                          .scale = scale,
+                          .maximum = b.maximum_GL + lanes,
+                          .sum = b.sum_GL + lanes,
+                          .factor = scratch.factor_GL + g * kLaneGroup});
+  }
+  for_strips(kernels, tile, tile.values_data, b.value_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+    kernels.lane_values({.strip = scratch.strip,
+                         .keys = tile.keys,
+                         .cols = cols,
+                         .weights = scratch.scores_GS,
+                         .factor = scratch.factor_GL,
+                         .out = b.out_GVL + first * out_stride + column * kLaneGroup,
+                         .out_stride = out_stride,
+                         .groups = groups});
+  });
+}
+
+}  // namespace
+
+int64_t lane_block_floats(int64_t key_cols, int64_t value_cols, int64_t groups) {
+  constexpr int64_t kPerLane = 2 + static_cast<int64_t>(sizeof(int64_t) / sizeof(float));
+  return groups * kLaneGroup * (key_cols + lane_columns(value_cols) + kPerLane);
+}
+
+LaneBlock make_lane_block(float* memory, int64_t key_cols, int64_t value_cols, int64_t groups) {
+  const int64_t lanes = groups * kLaneGroup;
+  LaneBlock block{.key_cols = key_cols,
+                  .value_cols = value_cols,
+                  .groups = groups,
+                  .q_GKL = memory,
+                  .out_GVL = memory + lanes * key_cols,
+                  .maximum_GL = nullptr,
+                  .sum_GL = nullptr,
+                  .position_GL = nullptr};
+  block.maximum_GL = block.out_GVL + lanes * lane_columns(value_cols);
+  block.sum_GL = block.maximum_GL + lanes;
+  block.position_GL = reinterpret_cast<int64_t*>(block.sum_GL + lanes);
+  std::fill_n(block.out_GVL, lanes * lane_columns(value_cols), 0.0F);
+  std::fill_n(block.maximum_GL, lanes, -std::numeric_limits<float>::infinity());
+  std::fill_n(block.sum_GL, lanes, 0.0F);
+  std::fill_n(block.position_GL, lanes, int64_t{-1});
+  return block;
+}
+
+int64_t lane_scratch_floats() {
+  return kStripFloats + kLaneBatch * (kLaneScores + kLaneGroup);
+}
+
+void attend_tile(const KernelTable& kernels,
+                 const LaneBlock& block,
+                 int64_t first,
+                 int64_t last,
+                 const LaneTile& tile,
+                 float scale,
+                 float* scratch) {
+  const TileScratch parts = split_scratch(scratch);
+  for (int64_t g = first; g < last; g += kLaneBatch) {
+    attend_batch(kernels, block, g, std::min(kLaneBatch, last - g), tile, scale, parts);
+  }
+}
+
+}  // namespace lathe

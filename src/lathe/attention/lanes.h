@@ -1,0 +1,55 @@
+// Attention with (query, head) pairs in the lanes of vectors: lane groups of 16 pairs walk tiles of 64 positions by
+// online softmax. Shared by flash attention over the cache and the expanded form of MLA; internal to attention/.
+// Shape letters: G lane groups, K key columns, V value columns, L the 16 lanes, S the 64 positions of a tile.
+#pragma once
+
+#include <cstdint>
+
+#include "lathe/kernels/kernel_table.h"
+
+namespace lathe {
+
+inline constexpr int64_t kLaneBatch = 8;  // lane groups that share a strip of a tile while it is in the nearest cache
+
+// Pairs that share keys and values, borrowed buffers. A lane without a pair has position -1 and sees nothing.
+struct LaneBlock {
+  int64_t key_cols = 0;
+  int64_t value_cols = 0;
+  int64_t groups = 0;
+  float* q_GKL = nullptr;
+  float* out_GVL = nullptr;  // lane_columns(V) columns; not divided by the sum
+  float* maximum_GL = nullptr;
+  float* sum_GL = nullptr;
+  int64_t* position_GL = nullptr;  // of the query: it sees the keys at 0..position
+};
+
+// Floats of the buffers of a block of `groups` lane groups.
+int64_t lane_block_floats(int64_t key_cols, int64_t value_cols, int64_t groups);
+
+// A block in `memory`, which holds lane_block_floats() floats and is aligned for int64_t. Nothing accumulated yet, no
+// lane has a pair, queries are not set.
+LaneBlock make_lane_block(float* memory, int64_t key_cols, int64_t value_cols, int64_t groups);
+
+// Keys and values of up to 64 consecutive positions, rows `stride` bytes apart.
+struct LaneTile {
+  DType dtype = DType::kF32;  // kF32, kBF16 or kF16
+  const std::byte* keys_data = nullptr;
+  const std::byte* values_data = nullptr;
+  int64_t stride = 0;
+  int64_t start = 0;  // position of the first row
+  int64_t keys = 0;   // 1..64
+};
+
+// Floats of the scratch of attend_tile.
+int64_t lane_scratch_floats();
+
+// Lane groups [first, last) of the block take the tile into what they have accumulated.
+void attend_tile(const KernelTable& kernels,
+                 const LaneBlock& block,
+                 int64_t first,
+                 int64_t last,
+                 const LaneTile& tile,
+                 float scale,
+                 float* scratch);
+
+}  // namespace lathe

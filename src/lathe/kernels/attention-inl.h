@@ -1,0 +1,295 @@
+// Attention with (query, head) pairs in the lanes (kernels/lane_tile.h), written once for every ISA unit (see
+// vec16-inl.h). A score and an output column are one accumulator per lane group; how many of them are alive together
+// changes no bit.
+#pragma once
+
+#include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/ops-inl.h"
+
+namespace lathe {
+namespace {
+
+// Accumulators (keys or columns) x lane groups that fill the registers.
+#if defined(__AVX512F__)
+constexpr int kPairRows = 8;  // with two lane groups
+#endif
+
+// acc[i][g] += sum over k of b[i * row_step + k * step] * x[g * x_stride + 16 k + lane] in ascending k.
+template <int kRows, int kGroups, int64_t kRowStep, int64_t kStep>
+LATHE_INLINE void lane_products(
+    F32x16 (&acc)[kRows][kGroups], const float* b, const float* x, int64_t x_stride, int64_t n) {
+  for (int64_t k = 0; k < n; ++k) {
+    F32x16 lanes[kGroups];
+    LATHE_UNROLL
+    for (int g = 0; g < kGroups; ++g) lanes[g] = load(x + g * x_stride + k * kLaneGroup);
+    LATHE_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      PartRegister value = part_set(b[i * kRowStep + k * kStep]);
+      // A broadcast that only one product uses is folded into it.
+      if constexpr (kGroups * kParts > 1) keep(value);
+      LATHE_UNROLL
+      for (int g = 0; g < kGroups; ++g) {
+        LATHE_UNROLL
+        for (int p = 0; p < kParts; ++p) {
+          acc[i][g].part[p] = part_fma(value, lanes[g].part[p], acc[i][g].part[p]);
+        }
+      }
+    }
+  }
+}
+
+// Scores of kRows keys from `key`, kGroups lane groups from `group`.
+template <int kRows, int kGroups>
+LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t key) {
+  F32x16 acc[kRows][kGroups];
+  float* scores = a.scores + group * kLaneScores + key * kLaneGroup;
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int g = 0; g < kGroups; ++g) {
+      acc[i][g] = a.accumulate ? load(scores + g * kLaneScores + i * kLaneGroup) : zero();
+    }
+  }
+  lane_products<kRows, kGroups, kStripColumns, 1>(
+      acc, a.strip + key * kStripColumns, a.q + group * a.q_stride, a.q_stride, a.cols);
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int g = 0; g < kGroups; ++g) store(scores + g * kLaneScores + i * kLaneGroup, acc[i][g]);
+  }
+}
+
+// Output columns [column, column + kRows) of kGroups lane groups from `group`.
+template <int kRows, int kGroups>
+LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t column) {
+  F32x16 acc[kRows][kGroups];
+  float* out = a.out + group * a.out_stride + column * kLaneGroup;
+  LATHE_UNROLL
+  for (int g = 0; g < kGroups; ++g) {
+    const F32x16 factor = load(a.factor + (group + g) * kLaneGroup);
+    LATHE_UNROLL
+    for (int i = 0; i < kRows; ++i) acc[i][g] = mul(load(out + g * a.out_stride + i * kLaneGroup), factor);
+  }
+  lane_products<kRows, kGroups, 1, kStripColumns>(
+      acc, a.strip + column, a.weights + group * kLaneScores, kLaneScores, (a.keys + 15) / 16 * 16);
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int g = 0; g < kGroups; ++g) store(out + g * a.out_stride + i * kLaneGroup, acc[i][g]);
+  }
+}
+
+void lane_scores(const LaneScoresArgs& a) {
+  [[maybe_unused]] const int64_t keys = (a.keys + 15) / 16 * 16;
+  int64_t group = 0;
+#if defined(__AVX512F__)
+  for (; group + 2 <= a.groups; group += 2) {
+    for (int64_t key = 0; key < keys; key += kPairRows) score_block<kPairRows, 2>(a, group, key);
+  }
+#endif
+  for (; group < a.groups; ++group) {
+    for (int64_t key = 0; key < a.keys; key += 16) {
+#if defined(__AVX512F__)
+      score_block<16, 1>(a, group, key);
+#else
+      score_block<6, 1>(a, group, key);
+      score_block<6, 1>(a, group, key + 6);
+      score_block<4, 1>(a, group, key + 12);
+#endif
+    }
+  }
+}
+
+void lane_values(const LaneValuesArgs& a) {
+  [[maybe_unused]] const int64_t columns = (a.cols + 15) / 16 * 16;
+  int64_t group = 0;
+#if defined(__AVX512F__)
+  for (; group + 2 <= a.groups; group += 2) {
+    for (int64_t column = 0; column < columns; column += kPairRows) {
+      value_block<kPairRows, 2>(a, group, column);
+    }
+  }
+#endif
+  for (; group < a.groups; ++group) {
+    for (int64_t column = 0; column < a.cols; column += 16) {
+#if defined(__AVX512F__)
+      value_block<16, 1>(a, group, column);
+#else
+      value_block<6, 1>(a, group, column);
+      value_block<6, 1>(a, group, column + 6);
+      value_block<4, 1>(a, group, column + 12);
+#endif
+    }
+  }
+}
+
+// x where a < b, else y, in every lane.
+LATHE_INLINE F32x16 select_below(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
+  F32x16 out;
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+#if defined(__AVX512F__)
+    out.part[p] = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.part[p], b.part[p], _CMP_LT_OQ), y.part[p], x.part[p]);
+#else
+    out.part[p] = _mm256_blendv_ps(y.part[p], x.part[p], _mm256_cmp_ps(a.part[p], b.part[p], _CMP_LT_OQ));
+#endif
+  }
+  return out;
+}
+
+// Sixteen small integers as fp32.
+LATHE_INLINE F32x16 load_integers(const int32_t* a) {
+  F32x16 out;
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+#if defined(__AVX512F__)
+    out.part[p] = _mm512_cvtepi32_ps(_mm512_loadu_si512(a + p * kPartLanes));
+#else
+    out.part[p] = _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + p * kPartLanes)));
+#endif
+  }
+  return out;
+}
+
+void lane_softmax(const LaneSoftmaxArgs& a) {
+  const int64_t keys = (a.keys + 15) / 16 * 16;
+  const F32x16 lowest = broadcast(-kInfinity);
+  const F32x16 scale = broadcast(a.scale);
+  const F32x16 visible = load_integers(a.visible);
+  const F32x16 old_maximum = load(a.maximum);
+  F32x16 highest = lowest;
+  for (int64_t key = 0; key < keys; ++key) {
+    const F32x16 v = mul(load(a.scores + key * kLaneGroup), scale);
+    const F32x16 seen = select_below(broadcast(static_cast<float>(key)), visible, v, lowest);
+    store(a.scores + key * kLaneGroup, seen);
+    highest = max(seen, highest);  // never NaN: max returns its second operand
+  }
+  const F32x16 maximum = max(highest, old_maximum);
+  // While every score is -infinity the shift is 0, so that they become 0 and not NaN.
+  const F32x16 shift = select_below(maximum, broadcast(-3.402823466e38f), zero(), maximum);
+  F32x16 sums[4] = {zero(), zero(), zero(), zero()};
+  for (int64_t key = 0; key < keys; key += 4) {
+    LATHE_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      float* score = a.scores + (key + i) * kLaneGroup;
+      const F32x16 weight = exp(sub(load(score), shift));
+      sums[i] = add(sums[i], weight);
+      store(score, weight);
+    }
+  }
+  const F32x16 factor = exp(sub(old_maximum, shift));
+  store(a.maximum, maximum);
+  store(a.sum, add(mul(load(a.sum), factor), add(add(sums[0], sums[1]), add(sums[2], sums[3]))));
+  store(a.factor, factor);
+}
+
+// One row of a strip from `cols` < 64 stored elements, zeros after.
+template <DType kType>
+LATHE_INLINE void fill_strip_row(const std::byte* from, int64_t cols, float* out) {
+  for (int64_t i = 0; i < kStripColumns; i += kLanes) {
+    const int64_t count = cols - i;
+    if (count >= kLanes) {
+      store(out + i, decode<kType>(from + i * element_bytes(kType)));
+    } else if (count > 0) {
+      store(out + i, decode_first<kType>(from + i * element_bytes(kType), count));
+    } else {
+      store(out + i, zero());
+    }
+  }
+}
+
+template <DType kType>
+LATHE_INLINE void fill_strip(const StripSource& s, float* strip) {
+  const std::byte* from = s.data;
+  float* out = strip;
+  float* const end = strip + s.rows * kStripColumns;
+  if (s.cols == kStripColumns) {
+    for (; out < end; out += kStripColumns, from += s.stride) {
+      LATHE_UNROLL
+      for (int64_t i = 0; i < kStripColumns; i += kLanes)
+        store(out + i, decode<kType>(from + i * element_bytes(kType)));
+    }
+  } else {
+    for (; out < end; out += kStripColumns, from += s.stride) fill_strip_row<kType>(from, s.cols, out);
+  }
+  for (; out < strip + kStripFloats; out += kLanes) store(out, zero());
+}
+
+void load_strip(const StripSource& s, float* strip) {
+  switch (s.dtype) {
+    case DType::kF32:
+      return fill_strip<DType::kF32>(s, strip);
+    case DType::kBF16:
+      return fill_strip<DType::kBF16>(s, strip);
+    case DType::kF16:
+      return fill_strip<DType::kF16>(s, strip);
+    default:
+      __builtin_trap();  // not a type that this table promises
+  }
+}
+
+// Rows and columns of 8 x 8 floats exchanged.
+LATHE_INLINE void transpose_8(__m256 (&r)[8]) {
+  __m256 pairs[8];
+  LATHE_UNROLL
+  for (int i = 0; i < 8; i += 2) {
+    pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
+    pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
+  }
+  __m256 fours[8];
+  LATHE_UNROLL
+  for (int i = 0; i < 8; i += 4) {
+    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+  }
+  LATHE_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    r[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+    r[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+  }
+}
+
+void rows_to_lanes(const float* const* rows, int64_t n, float* lanes) {
+  for (int64_t half = 0; half < kLaneGroup; half += 8) {
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+      __m256 r[8];
+      LATHE_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        r[i] = rows[half + i] != nullptr ? _mm256_loadu_ps(rows[half + i] + k) : _mm256_setzero_ps();
+      }
+      transpose_8(r);
+      LATHE_UNROLL
+      for (int i = 0; i < 8; ++i) _mm256_storeu_ps(lanes + (k + i) * kLaneGroup + half, r[i]);
+    }
+    for (; k < n; ++k) {
+      for (int64_t i = half; i < half + 8; ++i) lanes[k * kLaneGroup + i] = rows[i] != nullptr ? rows[i][k] : 0.0f;
+    }
+  }
+}
+
+void lanes_to_rows(const float* lanes, int64_t n, float* const* rows) {
+  for (int64_t half = 0; half < kLaneGroup; half += 8) {
+    int64_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+      __m256 r[8];
+      LATHE_UNROLL
+      for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(lanes + (k + i) * kLaneGroup + half);
+      transpose_8(r);
+      LATHE_UNROLL
+      for (int i = 0; i < 8; ++i) {
+        if (rows[half + i] != nullptr) _mm256_storeu_ps(rows[half + i] + k, r[i]);
+      }
+    }
+    for (; k < n; ++k) {
+      for (int64_t i = half; i < half + 8; ++i) {
+        if (rows[i] != nullptr) rows[i][k] = lanes[k * kLaneGroup + i];
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lathe

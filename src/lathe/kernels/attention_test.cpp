@@ -1,0 +1,332 @@
+// The kernels of lane_tile.h against plain double arithmetic, and bit for bit between the vector tables.
+#include <gtest/gtest.h>
+
+#include <array>
+
+#include "lathe/base/str.h"
+#include "support/compare.h"
+#include "support/kernels.h"
+
+namespace lathe {
+namespace {
+
+using testing::GuardedFloats;
+using testing::random_floats;
+
+std::span<const KernelTable* const> vector_tables() {
+  return all_kernels().subspan(1);
+}
+
+class LanesOnEveryTable : public ::testing::TestWithParam<const KernelTable*> {};
+
+// A strip of random values and everything that the kernels take with it.
+struct Problem {
+  int64_t keys;
+  int64_t cols;
+  int64_t groups;
+  std::vector<float> strip;
+  std::vector<float> q;        // [groups][cols][16]
+  std::vector<float> scores;   // [groups][64][16]
+  std::vector<float> factors;  // [groups][16]
+  std::vector<float> out;      // [groups][lane_columns(cols)][16]
+};
+
+Problem random_problem(uint64_t seed) {
+  Rng rng(seed);
+  Problem p{.keys = rng.next_int(1, kTileKeys),
+            .cols = rng.next_int(1, kStripColumns),
+            .groups = rng.next_int(1, 5),
+            .strip = {},
+            .q = {},
+            .scores = {},
+            .factors = {},
+            .out = {}};
+  if (seed % 4 == 0) p.keys = kTileKeys, p.cols = kStripColumns;
+  p.strip.assign(kStripFloats, 0.0F);
+  for (int64_t key = 0; key < p.keys; ++key) {
+    for (int64_t c = 0; c < p.cols; ++c) {
+      p.strip[static_cast<size_t>(key * kStripColumns + c)] = static_cast<float>(rng.next_normal());
+    }
+  }
+  p.q = random_floats(rng, p.groups * p.cols * kLaneGroup);
+  p.scores = random_floats(rng, p.groups * kLaneScores);
+  p.factors = random_floats(rng, p.groups * kLaneGroup);
+  p.out = random_floats(rng, p.groups * lane_columns(p.cols) * kLaneGroup);
+  return p;
+}
+
+std::vector<float> scores_of(const KernelTable& kernels, const Problem& p, bool accumulate) {
+  GuardedFloats scores(p.scores);
+  kernels.lane_scores({.strip = p.strip.data(),
+                       .keys = p.keys,
+                       .cols = p.cols,
+                       .q = p.q.data(),
+                       .q_stride = p.cols * kLaneGroup,
+                       .scores = scores.data(),
+                       .groups = p.groups,
+                       .accumulate = accumulate});
+  EXPECT_TRUE(scores.guards_intact());
+  return {scores.values().begin(), scores.values().end()};
+}
+
+std::vector<float> values_of(const KernelTable& kernels, const Problem& p) {
+  GuardedFloats out(p.out);
+  kernels.lane_values({.strip = p.strip.data(),
+                       .keys = p.keys,
+                       .cols = p.cols,
+                       .weights = p.scores.data(),
+                       .factor = p.factors.data(),
+                       .out = out.data(),
+                       .out_stride = lane_columns(p.cols) * kLaneGroup,
+                       .groups = p.groups});
+  EXPECT_TRUE(out.guards_intact());
+  return {out.values().begin(), out.values().end()};
+}
+
+TEST_P(LanesOnEveryTable, ScoresArePlainProducts) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    const Problem p = random_problem(seed);
+    const bool accumulate = seed % 2 == 0;
+    const std::vector<float> scores = scores_of(*GetParam(), p, accumulate);
+    std::vector<float> expected = p.scores;
+    for (int64_t g = 0; g < p.groups; ++g) {
+      for (int64_t key = 0; key < (p.keys + 15) / 16 * 16; ++key) {
+        for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+          float& score = expected[static_cast<size_t>(g * kLaneScores + key * kLaneGroup + lane)];
+          double sum = accumulate ? score : 0.0;
+          for (int64_t c = 0; c < p.cols; ++c) {
+            sum += static_cast<double>(p.strip[static_cast<size_t>(key * kStripColumns + c)]) *
+                   p.q[static_cast<size_t>((g * p.cols + c) * kLaneGroup + lane)];
+          }
+          score = static_cast<float>(sum);
+        }
+      }
+    }
+    testing::expect_close(scores, expected, testing::tol::kF32Reduction);
+  }
+}
+
+TEST_P(LanesOnEveryTable, ValuesArePlainProducts) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    const Problem p = random_problem(seed);
+    std::vector<float> expected = p.out;
+    for (int64_t g = 0; g < p.groups; ++g) {
+      for (int64_t c = 0; c < lane_columns(p.cols); ++c) {
+        for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+          float& out = expected[static_cast<size_t>((g * lane_columns(p.cols) + c) * kLaneGroup + lane)];
+          double sum = static_cast<double>(out) * p.factors[static_cast<size_t>(g * kLaneGroup + lane)];
+          for (int64_t key = 0; key < p.keys; ++key) {
+            sum += static_cast<double>(p.strip[static_cast<size_t>(key * kStripColumns + c)]) *
+                   p.scores[static_cast<size_t>(g * kLaneScores + key * kLaneGroup + lane)];
+          }
+          out = static_cast<float>(sum);
+        }
+      }
+    }
+    testing::expect_close(values_of(*GetParam(), p), expected, testing::tol::kF32Reduction);
+  }
+}
+
+// A lane group alone, or the second of two, has the bits it has among others; and so on every vector table.
+TEST(Lanes, GroupsAndTablesAgreeBitForBit) {
+  for (uint64_t seed = 1; seed <= 24; ++seed) {
+    SCOPED_TRACE(seed);
+    const Problem p = random_problem(seed);
+    const std::vector<float> scores = scores_of(*vector_tables().front(), p, true);
+    const std::vector<float> out = values_of(*vector_tables().front(), p);
+    for (const KernelTable* table : vector_tables()) {
+      testing::expect_same_bits(scores_of(*table, p, true), scores);
+      testing::expect_same_bits(values_of(*table, p), out);
+      for (int64_t g = 0; g < p.groups; ++g) {
+        const auto slice = [&](const std::vector<float>& all) {
+          const size_t n = all.size() / static_cast<size_t>(p.groups);
+          const auto begin = all.begin() + static_cast<std::ptrdiff_t>(n) * g;
+          return std::vector<float>(begin, begin + static_cast<std::ptrdiff_t>(n));
+        };
+        const Problem one{.keys = p.keys,
+                          .cols = p.cols,
+                          .groups = 1,
+                          .strip = p.strip,
+                          .q = slice(p.q),
+                          .scores = slice(p.scores),
+                          .factors = slice(p.factors),
+                          .out = slice(p.out)};
+        testing::expect_same_bits(scores_of(*table, one, true), slice(scores));
+        testing::expect_same_bits(values_of(*table, one), slice(out));
+      }
+    }
+  }
+}
+
+struct LaneState {
+  std::array<float, kLaneGroup> maximum;
+  std::array<float, kLaneGroup> sum;
+  std::array<float, kLaneGroup> factor;
+};
+
+LaneState fresh_state() {
+  LaneState state{};
+  state.maximum.fill(-INFINITY);
+  return state;
+}
+
+void softmax(const KernelTable& kernels,
+             std::vector<float>& scores,
+             int64_t keys,
+             const std::array<int32_t, kLaneGroup>& visible,
+             LaneState& state) {
+  kernels.lane_softmax({.scores = scores.data(),
+                        .keys = keys,
+                        .visible = visible.data(),
+                        .scale = 0.5F,
+                        .maximum = state.maximum.data(),
+                        .sum = state.sum.data(),
+                        .factor = state.factor.data()});
+}
+
+TEST_P(LanesOnEveryTable, SoftmaxOverTwoTilesIsThatOfAllScores) {
+  Rng rng(3);
+  std::array<std::vector<float>, 2> tiles;
+  std::array<std::array<int32_t, kLaneGroup>, 2> visible{};
+  for (size_t tile = 0; tile < 2; ++tile) {
+    tiles[tile] = random_floats(rng, kLaneScores, 20.0);
+    for (int32_t& v : visible[tile]) v = static_cast<int32_t>(rng.next_int(0, 50));
+  }
+  visible[0][3] = visible[1][3] = 0;  // a lane that sees nothing at all
+  visible[0][4] = 0;                  // one that sees only the second tile
+  const auto raw = tiles;
+  LaneState state = fresh_state();
+  softmax(*GetParam(), tiles[0], 50, visible[0], state);
+  softmax(*GetParam(), tiles[1], 50, visible[1], state);
+  for (size_t lane = 0; lane < kLaneGroup; ++lane) {
+    SCOPED_TRACE(lane);
+    double highest = -INFINITY;
+    for (size_t tile = 0; tile < 2; ++tile) {
+      for (size_t key = 0; key < static_cast<size_t>(visible[tile][lane]); ++key) {
+        highest = std::max(highest, 0.5 * raw[tile][key * kLaneGroup + lane]);
+      }
+    }
+    double sum = 0.0;
+    for (size_t tile = 0; tile < 2; ++tile) {
+      for (size_t key = 0; key < 64; ++key) {
+        const bool seen = key < static_cast<size_t>(visible[tile][lane]);
+        const double e = seen ? std::exp(0.5 * raw[tile][key * kLaneGroup + lane] - highest) : 0.0;
+        sum += e;
+        if (tile == 0) continue;  // relative to the maximum of that time
+        EXPECT_NEAR(tiles[tile][key * kLaneGroup + lane], e, 2e-6) << key;
+      }
+    }
+    EXPECT_FLOAT_EQ(state.maximum[lane], static_cast<float>(highest));
+    EXPECT_NEAR(state.sum[lane], sum, 1e-5 * (1.0 + sum));
+  }
+  EXPECT_EQ(state.sum[3], 0.0F);
+}
+
+TEST_P(LanesOnEveryTable, SoftmaxKeepsLanesThatSeeNothingNew) {
+  std::vector<float> scores(kLaneScores, 1.0F);
+  std::array<int32_t, kLaneGroup> visible{};
+  LaneState state = fresh_state();
+  state.maximum[5] = 2.5F;
+  state.sum[5] = 7.0F;
+  softmax(*GetParam(), scores, 64, visible, state);
+  EXPECT_EQ(state.maximum[5], 2.5F);
+  EXPECT_EQ(state.sum[5], 7.0F);
+  EXPECT_EQ(state.factor[5], 1.0F);
+  EXPECT_EQ(state.maximum[0], -INFINITY);
+  EXPECT_EQ(state.factor[0], 0.0F);
+  for (const float weight : scores) EXPECT_EQ(weight, 0.0F);
+}
+
+TEST_P(LanesOnEveryTable, SoftmaxShowsNanInItsLaneOnly) {
+  std::vector<float> scores(kLaneScores, 1.0F);
+  scores[2 * kLaneGroup + 6] = NAN;
+  std::array<int32_t, kLaneGroup> visible{};
+  visible.fill(64);
+  LaneState state = fresh_state();
+  softmax(*GetParam(), scores, 64, visible, state);
+  for (size_t lane = 0; lane < kLaneGroup; ++lane) EXPECT_EQ(std::isnan(state.sum[lane]), lane == 6) << lane;
+  EXPECT_EQ(state.maximum[6], 0.5F);
+}
+
+TEST(Lanes, SoftmaxAgreesBitForBitBetweenTables) {
+  Rng rng(8);
+  const std::vector<float> raw = random_floats(rng, kLaneScores, 30.0);
+  std::array<int32_t, kLaneGroup> visible{};
+  for (int32_t& v : visible) v = static_cast<int32_t>(rng.next_int(0, 64));
+  std::vector<float> first;
+  for (const KernelTable* table : vector_tables()) {
+    std::vector<float> all = raw;
+    LaneState state = fresh_state();
+    softmax(*table, all, 64, visible, state);
+    for (const auto& part : {state.maximum, state.sum, state.factor}) all.insert(all.end(), part.begin(), part.end());
+    if (first.empty()) first = all;
+    testing::expect_same_bits(all, first);
+  }
+}
+
+TEST_P(LanesOnEveryTable, StripsHoldTheRowsAndZeros) {
+  Rng rng(4);
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
+    for (const auto& [rows, cols] : {std::pair{64, 64}, {1, 1}, {63, 17}, {5, 48}}) {
+      SCOPED_TRACE(str(dtype_name(dtype), " ", rows, " x ", cols));
+      const int64_t stride = cols + 3;
+      const std::vector<float> values = random_floats(rng, rows * stride);
+      std::vector<std::byte> stored(static_cast<size_t>((rows - 1) * stride + cols) * 4);
+      GetParam()->from_float(dtype, values.data(), stored.data(), (rows - 1) * stride + cols);
+      stored.resize(static_cast<size_t>(((rows - 1) * stride + cols) * dtype_size(dtype)));
+      const testing::FencedBytes fenced{std::span<const std::byte>(stored)};
+      GuardedFloats strip(kStripFloats);
+      GetParam()->load_strip(
+          {.dtype = dtype, .data = fenced.data(), .stride = stride * dtype_size(dtype), .rows = rows, .cols = cols},
+          strip.data());
+      EXPECT_TRUE(strip.guards_intact());
+      std::vector<float> expected(kStripFloats, 0.0F);
+      for (int64_t row = 0; row < rows; ++row) {
+        GetParam()->to_float(
+            dtype, stored.data() + row * stride * dtype_size(dtype), expected.data() + row * kStripColumns, cols);
+      }
+      testing::expect_same_bits(strip.values(), expected);
+    }
+  }
+}
+
+TEST_P(LanesOnEveryTable, RowsToLanesAndBack) {
+  Rng rng(5);
+  for (const int64_t n : {1, 7, 8, 30}) {
+    SCOPED_TRACE(n);
+    const std::vector<float> source = random_floats(rng, kLaneGroup * n);
+    std::array<const float*, kLaneGroup> rows{};
+    for (int64_t i = 0; i < kLaneGroup; ++i) rows[static_cast<size_t>(i)] = source.data() + i * n;
+    rows[2] = rows[15] = nullptr;
+    GuardedFloats lanes(n * kLaneGroup);
+    GetParam()->rows_to_lanes(rows.data(), n, lanes.data());
+    EXPECT_TRUE(lanes.guards_intact());
+    GuardedFloats back(n * kLaneGroup);
+    std::array<float*, kLaneGroup> to{};
+    for (int64_t i = 0; i < kLaneGroup; ++i) to[static_cast<size_t>(i)] = back.data() + i * n;
+    to[7] = nullptr;
+    GetParam()->lanes_to_rows(lanes.data(), n, to.data());
+    EXPECT_TRUE(back.guards_intact());
+    for (int64_t i = 0; i < kLaneGroup; ++i) {
+      for (int64_t k = 0; k < n; ++k) {
+        const float value = i == 2 || i == 15 ? 0.0F : source[static_cast<size_t>(i * n + k)];
+        EXPECT_EQ(lanes.data()[k * kLaneGroup + i], value) << i << " " << k;
+        if (i == 7) {
+          EXPECT_TRUE(GuardedFloats::is_untouched(back.data()[i * n + k]));
+        } else {
+          EXPECT_EQ(back.data()[i * n + k], value) << i << " " << k;
+        }
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tables,
+                         LanesOnEveryTable,
+                         ::testing::ValuesIn(all_kernels().begin(), all_kernels().end()),
+                         testing::table_name);
+
+}  // namespace
+}  // namespace lathe

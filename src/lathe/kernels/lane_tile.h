@@ -1,0 +1,73 @@
+// Attention over one tile of cached positions with (query, head) pairs in the lanes of a vector: what the functions of
+// KernelTable under "attention" take. A lane group is 16 pairs, a tile 64 positions (keys), a strip 64 columns of a
+// tile in fp32, [64 keys][64 columns], zeros where the tile ends early. Everything is lane-wise, so a pair's result
+// depends neither on the other lanes nor on which lane it has.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "lathe/tensor/dtype.h"
+
+namespace lathe {
+
+inline constexpr int64_t kLaneGroup = 16;     // (query, head) pairs of a lane group
+inline constexpr int64_t kTileKeys = 64;      // positions of a tile
+inline constexpr int64_t kStripColumns = 64;  // columns of a strip
+inline constexpr int64_t kStripFloats = kTileKeys * kStripColumns;
+inline constexpr int64_t kLaneScores = kTileKeys * kLaneGroup;  // floats of the scores of one lane group and tile
+
+// Columns of the output of a lane group, rounded up to what lane_values writes.
+constexpr int64_t lane_columns(int64_t cols) {
+  return (cols + 15) / 16 * 16;
+}
+
+// Columns [0, cols) of `rows` rows in a plain type (kF32, kBF16, kF16), `stride` bytes apart; at most 64 by 64.
+struct StripSource {
+  DType dtype = DType::kF32;
+  const std::byte* data = nullptr;
+  int64_t stride = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// scores[g][key][lane] (+)= sum over c of strip[key][c] * q[g][c][lane], one chain of fused multiply-adds in ascending
+// c, for the keys below `keys` rounded up to 16. Without `accumulate` the chain starts from 0.
+struct LaneScoresArgs {
+  const float* strip = nullptr;  // [64, 64]
+  int64_t keys = 0;              // 1..64
+  int64_t cols = 0;              // 1..64
+  const float* q = nullptr;      // [groups][cols][16], groups q_stride floats apart
+  int64_t q_stride = 0;
+  float* scores = nullptr;  // [groups][64][16]
+  int64_t groups = 0;
+  bool accumulate = false;
+};
+
+// One step of online softmax in every lane of one group, as KernelTable::softmax_step defines it for a row: keys at or
+// past visible[lane] count as -infinity, also where a lane sees none. The sum is taken in four chains, key mod 4 in
+// ascending keys, added as ((0 + 1) + (2 + 3)).
+struct LaneSoftmaxArgs {
+  float* scores = nullptr;           // [64][16]: in raw products, out weights; keys rounded up to 16 are written
+  int64_t keys = 0;                  // 1..64
+  const int32_t* visible = nullptr;  // [16], each in 0..64
+  float scale = 1.0F;
+  float* maximum = nullptr;  // [16], -infinity before the first step
+  float* sum = nullptr;      // [16], 0 before the first step
+  float* factor = nullptr;   // [16], out: by which what was accumulated before is to be multiplied
+};
+
+// out[g][c][lane] = out * factor[g][lane] + sum over keys of strip[key][c] * weights[g][key][lane], one chain of fused
+// multiply-adds in ascending keys starting from the rounded product, for the columns below `cols` rounded up to 16.
+struct LaneValuesArgs {
+  const float* strip = nullptr;    // [64, 64]
+  int64_t keys = 0;                // 1..64; weights up to the next multiple of 16 are read
+  int64_t cols = 0;                // 1..64
+  const float* weights = nullptr;  // [groups][64][16]
+  const float* factor = nullptr;   // [groups][16]
+  float* out = nullptr;            // [groups][lane_columns(cols)][16], groups out_stride floats apart
+  int64_t out_stride = 0;
+  int64_t groups = 0;
+};
+
+}  // namespace lathe

@@ -1,0 +1,111 @@
+// Plain scalar attention with (query, head) pairs in lanes: double accumulators, the oracle of attention-inl.h.
+#include "lathe/kernels/reference/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "lathe/base/check.h"
+#include "lathe/base/scalar.h"
+
+namespace lathe::internal {
+
+namespace {
+
+float plain_element(DType dtype, const std::byte* row, int64_t i) {
+  if (dtype == DType::kF32) {
+    float value = 0.0F;
+    std::memcpy(&value, row + 4 * i, 4);
+    return value;
+  }
+  LATHE_CHECK(dtype == DType::kBF16 || dtype == DType::kF16, "strips do not hold ", dtype_name(dtype));
+  uint16_t bits = 0;
+  std::memcpy(&bits, row + 2 * i, 2);
+  return dtype == DType::kBF16 ? bf16_to_float(bits) : f16_to_float(bits);
+}
+
+}  // namespace
+
+void reference_load_strip(const StripSource& s, float* strip) {
+  std::fill_n(strip, kStripFloats, 0.0F);
+  for (int64_t row = 0; row < s.rows; ++row) {
+    for (int64_t c = 0; c < s.cols; ++c) {
+      strip[row * kStripColumns + c] = plain_element(s.dtype, s.data + row * s.stride, c);
+    }
+  }
+}
+
+void reference_lane_scores(const LaneScoresArgs& a) {
+  const int64_t keys = (a.keys + 15) / 16 * 16;
+  for (int64_t g = 0; g < a.groups; ++g) {
+    for (int64_t key = 0; key < keys; ++key) {
+      for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+        float& score = a.scores[g * kLaneScores + key * kLaneGroup + lane];
+        double sum = a.accumulate ? score : 0.0;
+        for (int64_t c = 0; c < a.cols; ++c) {
+          sum += static_cast<double>(a.strip[key * kStripColumns + c]) * a.q[g * a.q_stride + c * kLaneGroup + lane];
+        }
+        score = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+void reference_lane_softmax(const LaneSoftmaxArgs& a) {
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  const int64_t keys = (a.keys + 15) / 16 * 16;
+  for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+    const float old_maximum = a.maximum[lane];
+    float maximum = old_maximum;
+    for (int64_t key = 0; key < keys; ++key) {
+      float& score = a.scores[key * kLaneGroup + lane];
+      score = key < a.visible[lane] ? score * a.scale : kLowest;
+      if (score > maximum) maximum = score;  // never with NaN
+    }
+    const double shift = maximum == kLowest ? 0.0 : maximum;
+    double sum = 0.0;
+    for (int64_t key = 0; key < keys; ++key) {
+      float& score = a.scores[key * kLaneGroup + lane];
+      const double e = std::exp(score - shift);
+      score = static_cast<float>(e);
+      sum += e;
+    }
+    const double factor = std::exp(old_maximum - shift);
+    a.maximum[lane] = maximum;
+    a.sum[lane] = static_cast<float>(a.sum[lane] * factor + sum);
+    a.factor[lane] = static_cast<float>(factor);
+  }
+}
+
+void reference_lane_values(const LaneValuesArgs& a) {
+  const int64_t keys = (a.keys + 15) / 16 * 16;
+  for (int64_t g = 0; g < a.groups; ++g) {
+    for (int64_t c = 0; c < lane_columns(a.cols); ++c) {
+      for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+        float& out = a.out[g * a.out_stride + c * kLaneGroup + lane];
+        double sum = static_cast<double>(out) * a.factor[g * kLaneGroup + lane];
+        for (int64_t key = 0; key < keys; ++key) {
+          sum += static_cast<double>(a.strip[key * kStripColumns + c]) *
+                 a.weights[g * kLaneScores + key * kLaneGroup + lane];
+        }
+        out = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+void reference_rows_to_lanes(const float* const* rows, int64_t n, float* lanes) {
+  for (int64_t k = 0; k < n; ++k) {
+    for (int64_t i = 0; i < kLaneGroup; ++i) lanes[k * kLaneGroup + i] = rows[i] != nullptr ? rows[i][k] : 0.0F;
+  }
+}
+
+void reference_lanes_to_rows(const float* lanes, int64_t n, float* const* rows) {
+  for (int64_t i = 0; i < kLaneGroup; ++i) {
+    if (rows[i] == nullptr) continue;
+    for (int64_t k = 0; k < n; ++k) rows[i][k] = lanes[k * kLaneGroup + i];
+  }
+}
+
+}  // namespace lathe::internal
