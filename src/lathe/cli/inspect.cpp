@@ -9,6 +9,7 @@
 #include "lathe/model/config_rope.h"
 #include "lathe/model/cpu_backend.h"
 #include "lathe/model/memory_plan.h"
+#include "lathe/model/model_files.h"
 #include "lathe/model/shapes.h"
 
 namespace lathe::cli {
@@ -32,11 +33,18 @@ Result<Facts> gather(const InspectOptions& o) {
   if (!std::filesystem::exists(path, ignored)) {
     LATHE_TRY(path, model_folder(o.model));
   }
-  LATHE_TRY(ParsedConfig parsed, load_config(path));
+  LATHE_TRY(const ModelFiles files, ModelFiles::open(path));
+  LATHE_TRY(ParsedConfig parsed, files.config());
   for (const std::string& warning : parsed.warnings) log_warning(warning);
   f.config = std::move(parsed.config);
   f.parameters = count_parameters(f.config);
   f.cache = compare_caches(f.config);
+  // A folder may have no weights here; what it would have follows from the configuration.
+  std::optional<uint64_t> weight_bytes;
+  if (files.is_gguf()) {
+    LATHE_TRY(const Checkpoint checkpoint, files.checkpoint());
+    weight_bytes = checkpoint.total_bytes();
+  }
   f.cache_type = o.cache_type;
   f.cache_bytes = o.cache_type == "f32" ? 4 : 2;
   const int64_t most = f.config.max_position_embeddings;
@@ -54,7 +62,7 @@ Result<Facts> gather(const InspectOptions& o) {
                          .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = batch,
                          .threads = threads,
-                         .weight_bytes = {},
+                         .weight_bytes = weight_bytes,
                          .scratch_floats = CpuBackend::total_floats(f.config, batch, threads)}));
   return f;
 }

@@ -2,6 +2,7 @@
 #include "lathe/base/json.h"
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
+#include "lathe/model/model_files.h"
 #include "lathe/runtime/prompt.h"
 
 namespace lathe::cli {
@@ -10,7 +11,8 @@ namespace {
 
 Status render(const TemplateOptions& o) {
   LATHE_TRY(const std::filesystem::path folder, model_folder(o.model));
-  LATHE_TRY(const Tokenizer tokenizer, Tokenizer::open(folder));
+  LATHE_TRY(const ModelFiles files, ModelFiles::open(folder));
+  LATHE_TRY(const Tokenizer tokenizer, files.tokenizer());
   Json request;
   if (o.messages == "-") {
     LATHE_TRY(const std::string text, read_stdin());

@@ -3,6 +3,7 @@
 
 #include "lathe/base/json.h"
 #include "lathe/cli/common.h"
+#include "lathe/model/model_files.h"
 #include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe::cli {
@@ -86,7 +87,8 @@ Result<std::vector<int32_t>> ids_from_text(std::string_view text) {
 
 Status tokenize(const TokenizeOptions& o) {
   LATHE_TRY(const std::filesystem::path folder, model_folder(o.model));
-  LATHE_TRY(const Tokenizer tokenizer, Tokenizer::open(folder));
+  LATHE_TRY(const ModelFiles files, ModelFiles::open(folder));
+  LATHE_TRY(const Tokenizer tokenizer, files.tokenizer());
   std::string input;
   if (o.prompt) {
     input = *o.prompt;

@@ -2,6 +2,7 @@
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/verify_checks.h"
+#include "lathe/model/model_files.h"
 #include "lathe/model/shapes.h"
 
 namespace lathe::cli {
@@ -20,10 +21,10 @@ std::string_view name_of_status(CheckStatus status) {
   return "FAIL";
 }
 
-std::unique_ptr<const ModelWeights> verify_tensors(const std::filesystem::path& folder,
+std::unique_ptr<const ModelWeights> verify_tensors(const ModelFiles& files,
                                                    const ModelConfig& config,
                                                    VerifyReport& report) {
-  Result<Checkpoint> checkpoint = Checkpoint::open(folder);
+  Result<Checkpoint> checkpoint = files.checkpoint();
   if (!checkpoint) {
     report.failed("container", checkpoint.error().message);
     return nullptr;
@@ -54,7 +55,13 @@ std::unique_ptr<const ModelWeights> verify_tensors(const std::filesystem::path& 
 }
 
 Status run_checks(const std::filesystem::path& folder, int threads, VerifyReport& report) {
-  Result<ParsedConfig> parsed = load_config(folder);
+  const Result<ModelFiles> opened = ModelFiles::open(folder);
+  if (!opened) {
+    report.failed("container", opened.error().message);
+    return {};
+  }
+  const ModelFiles& files = *opened;
+  Result<ParsedConfig> parsed = files.config();
   if (!parsed) {
     report.failed("config", parsed.error().message);
     return {};
@@ -70,13 +77,13 @@ Status run_checks(const std::filesystem::path& folder, int threads, VerifyReport
                 config.hidden_size,
                 ", every known field in range and consistent"));
   for (const std::string& warning : parsed->warnings) report.warning("config", warning);
-  if (const Result<GenerationDefaults> defaults = load_generation_defaults(folder); !defaults) {
+  if (const Result<GenerationDefaults> defaults = files.generation_defaults(); !defaults) {
     report.failed("generation config", defaults.error().message);
   }
   verify_formulas(config, report);
   std::optional<Tokenizer> storage;
-  const Tokenizer* tokenizer = verify_tokenizer(folder, config, storage, report);
-  const std::unique_ptr<const ModelWeights> weights = verify_tensors(folder, config, report);
+  const Tokenizer* tokenizer = verify_tokenizer(files, config, storage, report);
+  const std::unique_ptr<const ModelWeights> weights = verify_tensors(files, config, report);
   if (weights == nullptr) return {};
   LATHE_TRY(const std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
   verify_finite(*weights, *pool, report);

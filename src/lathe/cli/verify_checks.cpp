@@ -177,16 +177,15 @@ void verify_template(const Tokenizer& tokenizer, VerifyReport& report) {
 
 }  // namespace
 
-const Tokenizer* verify_tokenizer(const std::filesystem::path& folder,
+const Tokenizer* verify_tokenizer(const ModelFiles& files,
                                   const ModelConfig& config,
                                   std::optional<Tokenizer>& tokenizer,
                                   VerifyReport& report) {
-  std::error_code ignored;
-  if (!std::filesystem::exists(folder / "tokenizer.json", ignored)) {
-    report.warning("tokenizer", "no tokenizer.json: only token ids can be generated");
+  if (!files.has_tokenizer()) {
+    report.warning("tokenizer", files.missing_tokenizer() + ": only token ids can be generated");
     return nullptr;
   }
-  Result<Tokenizer> opened = Tokenizer::open(folder);
+  Result<Tokenizer> opened = files.tokenizer();
   if (!opened) {
     report.failed("tokenizer", opened.error().message);
     return nullptr;

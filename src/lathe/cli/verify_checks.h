@@ -1,12 +1,13 @@
 // What `lathe verify` looks at, in groups that need more and more of the checkpoint.
 #pragma once
 
-#include <filesystem>
+#include <optional>
 
 #include "lathe/base/thread_pool.h"
 #include "lathe/cli/verify_report.h"
 #include "lathe/formats/checkpoint.h"
 #include "lathe/model/config.h"
+#include "lathe/model/model_files.h"
 #include "lathe/model/weights.h"
 #include "lathe/tokenizer/tokenizer.h"
 
@@ -19,7 +20,7 @@ void verify_formulas(const ModelConfig& config, VerifyReport& report);
 void verify_finite(const ModelWeights& weights, ThreadPool& pool, VerifyReport& report);
 
 // Vocabulary, special tokens, round trip, chat template. Returns the tokenizer when there is a usable one.
-const Tokenizer* verify_tokenizer(const std::filesystem::path& folder,
+const Tokenizer* verify_tokenizer(const ModelFiles& files,
                                   const ModelConfig& config,
                                   std::optional<Tokenizer>& tokenizer,
                                   VerifyReport& report);

@@ -196,7 +196,22 @@ Status read_dtype(FieldReader& fields, ParsedConfig& out) {
   if (!legacy.empty() && legacy != dtype) {
     out.warnings.push_back(str("dtype: ", quoted(dtype), " overrides torch_dtype ", quoted(legacy)));
   }
-  constexpr std::string_view kKnown[] = {"", "bfloat16", "float16", "float32", "float64", "float8_e4m3fn"};
+  constexpr std::string_view kKnown[] = {"",
+                                         "bfloat16",
+                                         "float16",
+                                         "float32",
+                                         "float64",
+                                         "float8_e4m3fn",
+                                         "q4_0",
+                                         "q4_1",
+                                         "q5_0",
+                                         "q5_1",
+                                         "q8_0",
+                                         "q4_k_s",
+                                         "q4_k_m",
+                                         "q5_k_s",
+                                         "q5_k_m",
+                                         "q6_k"};
   if (std::find(std::begin(kKnown), std::end(kKnown), dtype) == std::end(kKnown)) {
     out.warnings.push_back(str("dtype: unknown type ", quoted(dtype), "; the types of the stored tensors decide"));
   }

@@ -129,6 +129,8 @@ struct GenerationDefaults {
   std::vector<int64_t> eos_token_ids;
 };
 
+// Checks types and ranges; fields of other names are ignored. Errors are kInvalidData and name the field.
+Result<GenerationDefaults> parse_generation_defaults(const Json& json);
 // Reads folder/generation_config.json; without one, the defaults. Errors name the file and the field.
 Result<GenerationDefaults> load_generation_defaults(const std::filesystem::path& folder);
 

@@ -28,7 +28,9 @@ Status read_eos(FieldReader& fields, std::vector<int64_t>& ids) {
   return {};
 }
 
-Result<GenerationDefaults> parse(const Json& json) {
+}  // namespace
+
+Result<GenerationDefaults> parse_generation_defaults(const Json& json) {
   if (!json.is_object()) return Error{Errc::kInvalidData, str("expected an object, found ", found_text(json))};
   FieldReader fields(json, "");
   GenerationDefaults out;
@@ -42,14 +44,12 @@ Result<GenerationDefaults> parse(const Json& json) {
   return out;
 }
 
-}  // namespace
-
 Result<GenerationDefaults> load_generation_defaults(const std::filesystem::path& folder) {
   const std::filesystem::path file = folder / "generation_config.json";
   std::error_code ignored;
   if (!std::filesystem::exists(file, ignored)) return GenerationDefaults{};
   LATHE_TRY(const Json json, read_json(file, {.max_bytes = kMaxBytes}));
-  Result<GenerationDefaults> parsed = parse(json);
+  Result<GenerationDefaults> parsed = parse_generation_defaults(json);
   if (!parsed) return parsed.error().at(file.string());
   return parsed;
 }

@@ -133,11 +133,10 @@ Result<bool> read_nested(const Json& json, bool has_legacy_theta, ParsedConfig& 
 
 Status read_layout(FieldReader& fields, ParsedConfig& out) {
   ModelConfig& config = out.config;
-  if (config.attention != AttentionKind::kMla) return {};
-  bool interleave = true;
+  bool interleave = config.attention == AttentionKind::kMla;
   LATHE_TRY(fields.boolean("rope_interleave", Presence::kNullIsAbsent, interleave));
+  config.rope_layout = interleave ? RopeLayout::kInterleaved : RopeLayout::kHalfSplit;
   if (interleave) return {};
-  config.rope_layout = RopeLayout::kHalfSplit;
   if (config.model_type == ModelType::kDeepseekV2) {
     out.warnings.push_back("rope_interleave: false is not known to deepseek_v2 elsewhere; taken as written");
   }
@@ -169,7 +168,8 @@ Status read_rope(FieldReader& fields, ParsedConfig& out) {
     if (nested != nullptr) out.config.rope_theta = nested_theta;
   }
   const RopeScaling& scaling = out.config.rope_scaling;
-  if (scaling.type == RopeScalingType::kYarn && scaling.mscale_all_dim == 0.0 && scaling.mscale != 1.0) {
+  if (scaling.type == RopeScalingType::kYarn && scaling.mscale_all_dim == 0.0 && scaling.mscale != 1.0 &&
+      scaling.mscale != 0.0) {
     out.warnings.push_back(
         str("rope_scaling.mscale: ", scaling.mscale, " without mscale_all_dim scales cos and sin, not the scores"));
   }

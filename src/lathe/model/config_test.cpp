@@ -480,6 +480,9 @@ TEST(Config, YarnRanges) {
 TEST(Config, RopeLayoutAndPartialRotation) {
   EXPECT_EQ(parsed(edited("deepseek-v3", {{"rope_interleave", false}})).config.rope_layout, RopeLayout::kHalfSplit);
   EXPECT_EQ(parsed(edited("deepseek-v2", {{"rope_interleave", false}})).warnings.size(), 1u);
+  EXPECT_EQ(parsed(edited("deepseek-llm-7b", {{"rope_interleave", true}})).config.rope_layout,
+            RopeLayout::kInterleaved);
+  EXPECT_TRUE(parsed(edited("deepseek-llm-7b", {{"rope_interleave", true}})).warnings.empty());
   EXPECT_EQ(failure(edited("deepseek-llm-7b", {{"partial_rotary_factor", 0.5}}), Errc::kUnsupported),
             "partial_rotary_factor: expected 1, found 0.5");
   EXPECT_THAT(parsed(edited("deepseek-llm-7b", {{"partial_rotary_factor", 1.0}})).warnings, IsEmpty());
