@@ -53,8 +53,6 @@ Result<std::filesystem::path> model_folder(const std::string& model) {
       str("default model: expected share/lathe/models/storyteller beside the program, found none near ", here)};
 }
 
-namespace {
-
 Result<std::optional<DType>> parse_cache_type(const std::string& text) {
   if (text.empty()) return std::optional<DType>();
   if (text == "f16") return std::optional(DType::kF16);
@@ -63,7 +61,16 @@ Result<std::optional<DType>> parse_cache_type(const std::string& text) {
   return Error{Errc::kInvalidArgument, str("--cache-type: expected f16, bf16 or f32, found ", quoted(text))};
 }
 
-}  // namespace
+void log_plan(const MemoryPlan& plan) {
+  log_info("memory plan: weights ",
+           human_bytes(plan.weights),
+           ", cache ",
+           human_bytes(plan.cache),
+           ", scratch ",
+           human_bytes(plan.scratch),
+           ", total ",
+           human_bytes(plan.total));
+}
 
 Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
   LATHE_TRY(const std::filesystem::path folder, model_folder(flags.model));
@@ -74,16 +81,16 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
   options.ctx_size = flags.ctx_size;
   options.cache_type = cache_type;
   options.compute = flags.compute == "f32" ? Compute::kF32 : Compute::kAuto;
+  if (!flags.type.empty()) options.weight_type = quant_type_from_name(flags.type);
+  options.packed_folder = lathe_cache_directory();
+  options.on_packing = [&, percent = -1](uint64_t done, uint64_t total) mutable {
+    const auto now = static_cast<int>(done * 10 / total * 10);
+    if (flags.quiet || total < kSmallestPackedFile || now == percent) return;
+    percent = now;
+    log_info("packing weights: ", human_bytes(done), " of ", human_bytes(total), ", ", percent, " %");
+  };
   options.on_plan = [&](const MemoryPlan& plan) {
-    if (flags.quiet) return;
-    log_info("memory plan: weights ",
-             human_bytes(plan.weights),
-             ", cache ",
-             human_bytes(plan.cache),
-             ", scratch ",
-             human_bytes(plan.scratch),
-             ", total ",
-             human_bytes(plan.total));
+    if (!flags.quiet) log_plan(plan);
   };
   LATHE_TRY(std::unique_ptr<Engine> engine, Engine::open(options));
   for (const std::string& warning : engine->warnings()) log_warning(warning);

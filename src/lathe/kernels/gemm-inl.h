@@ -36,7 +36,9 @@ struct Weights {
 template <DType kType>
 LATHE_INLINE Weights read_weights(const WeightMatrix& w) {
   return {w.data,
-          w.stride != 0 ? w.stride : w.cols * element_bytes(kType),
+          w.stride != 0           ? w.stride
+          : kType == DType::kQ8_0 ? w.cols / 32 * 34
+                                  : w.cols * element_bytes(kType),
           kType == DType::kF8E4M3 ? w.scales : nullptr,
           (w.cols + kFp8Block - 1) / kFp8Block};
 }

@@ -3,17 +3,42 @@
 #pragma once
 
 #include "lathe/kernels/gemm-inl.h"
+#include "lathe/kernels/int16-inl.h"
 
 namespace lathe {
 namespace {
 
 constexpr int64_t kRowsAhead = 8;  // rows prefetched in front of the one being read
 
+// Bytes per element in whole numbers, rounded up: for prefetching.
+constexpr int64_t stored_bytes(DType type) {
+  return type == DType::kQ8_0 ? 2 : element_bytes(type);
+}
+
+// Bytes from the start of a row to column `c`, which is a multiple of 16: in rows of Q8_0 behind the scale of its
+// block.
+template <DType kType>
+LATHE_INLINE int64_t column_offset(int64_t c) {
+  if constexpr (kType == DType::kQ8_0) return c / 32 * 34 + 2 + c % 32;
+  return c * element_bytes(kType);
+}
+
+// Sixteen columns from `c` of the row that starts at `row`.
+template <DType kType>
+LATHE_INLINE F32x16 decode_columns(const std::byte* row, int64_t c) {
+  if constexpr (kType == DType::kQ8_0) {
+    const std::byte* block = row + c / 32 * 34;
+    return mul(half_at(block), to_f32(i32_from_signed_bytes(block + 2 + c % 32)));
+  } else {
+    return decode<kType>(row + c * element_bytes(kType));
+  }
+}
+
 // Columns [column, column + 16 * kVectors) of y for kTokens tokens; with kPartial one vector of `count` < 16 columns.
 template <DType kType, int kVectors, int kTokens, bool kPartial>
 LATHE_INLINE void transposed_tile(
     const GemmTransposedArgs& args, const Weights& weights, int64_t column, int64_t count, int64_t token) {
-  constexpr int kLines = static_cast<int>((kVectors * kLanes * element_bytes(kType) + 63) / 64);
+  constexpr int kLines = static_cast<int>((kVectors * kLanes * stored_bytes(kType) + 63) / 64);
   F32x16 sum[kTokens][kVectors];
   LATHE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
@@ -24,18 +49,22 @@ LATHE_INLINE void transposed_tile(
     }
   }
   const float* x = args.x + token * args.x_stride;
-  const std::byte* w = weights.data + args.row_begin * weights.stride + column * element_bytes(kType);
+  const std::byte* w = weights.data + args.row_begin * weights.stride;
   for (int64_t row = args.row_begin; row < args.row_end; ++row, w += weights.stride, ++x) {
     if (row + kRowsAhead < args.row_end) {
-      const uintptr_t address = reinterpret_cast<uintptr_t>(w) + static_cast<uintptr_t>(kRowsAhead * weights.stride);
+      const uintptr_t address = reinterpret_cast<uintptr_t>(w) +
+                                static_cast<uintptr_t>(kRowsAhead * weights.stride + column_offset<kType>(column));
       LATHE_UNROLL
       for (int line = 0; line < kLines; ++line) prefetch(address + static_cast<uintptr_t>(64 * line));
     }
     F32x16 weight[kVectors];
     LATHE_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      const std::byte* from = w + v * kLanes * element_bytes(kType);
-      weight[v] = kPartial ? decode_first<kType>(from, count) : decode<kType>(from);
+      if constexpr (kPartial) {
+        weight[v] = decode_first<kType>(w + (column + v * kLanes) * element_bytes(kType), count);
+      } else {
+        weight[v] = decode_columns<kType>(w, column + v * kLanes);
+      }
       if constexpr (kType == DType::kF8E4M3) {
         weight[v] = mul(weight[v], broadcast(block_scale(weights, row, column + v * kLanes)));
       }
@@ -96,6 +125,8 @@ void gemm_transposed(const GemmTransposedArgs& args) {
       return gemm_transposed_typed<DType::kF16>(args);
     case DType::kF8E4M3:
       return gemm_transposed_typed<DType::kF8E4M3>(args);
+    case DType::kQ8_0:
+      return gemm_transposed_typed<DType::kQ8_0>(args);
     default:
       __builtin_trap();  // not a type that a WeightMatrix may have
   }

@@ -189,8 +189,8 @@ LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, const std::byte* q) 
 #endif
 }
 
-// The same for bytes that use all eight bits and stand for w - 128. Without VNNI, pairs of products of such bytes do not
-// fit int16, so the offset is taken off first: |w - 128| <= 128 times +-127, twice, does fit.
+// The same for bytes that use all eight bits and stand for w - 128. Without VNNI, pairs of products of such bytes do
+// not fit int16, so the offset is taken off first: |w - 128| <= 128 times +-127, twice, does fit.
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 constexpr bool kOffsetInDot = false;  // callers add -128 * (sum of q) themselves
 
@@ -257,8 +257,7 @@ LATHE_INLINE void store_as_bytes(std::byte* out, I32x16 a) {
 
 LATHE_INLINE int32_t i32_reduce_add(I32x16 a) {
 #if defined(__AVX512F__)
-  const __m256i eight =
-      _mm256_add_epi32(_mm512_castsi512_si256(a.part[0]), _mm512_extracti64x4_epi64(a.part[0], 1));
+  const __m256i eight = _mm256_add_epi32(_mm512_castsi512_si256(a.part[0]), _mm512_extracti64x4_epi64(a.part[0], 1));
 #else
   const __m256i eight = _mm256_add_epi32(a.part[0], a.part[1]);
 #endif
@@ -288,6 +287,13 @@ LATHE_INLINE float largest_magnitude(F32x16 a, F32x16 b) {
   float value = 0.0f;
   __builtin_memcpy(&value, &bits, 4);
   return value;
+}
+
+// The fp16 number at p in every lane.
+LATHE_INLINE F32x16 half_at(const std::byte* p) {
+  uint16_t bits = 0;
+  __builtin_memcpy(&bits, p, 2);
+  return broadcast(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits))));
 }
 
 // ---- GroupBytes ----------------------------------------------------------------------------------------------------

@@ -167,9 +167,7 @@ LATHE_INLINE void decode_all(const std::byte* source, float* out, int64_t n) {
 // Blocks of 32: d in fp16, then signed bytes. The other block formats are only read for single rows.
 void decode_q8_0(const std::byte* source, float* out, int64_t n) {
   for (int64_t b = 0; b < n / 32; ++b, source += 34, out += 32) {
-    uint16_t d = 0;
-    __builtin_memcpy(&d, source, 2);
-    const F32x16 scale = broadcast(_mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(d))));
+    const F32x16 scale = half_at(source);
     store(out, mul(scale, to_f32(i32_from_signed_bytes(source + 2))));
     store(out + 16, mul(scale, to_f32(i32_from_signed_bytes(source + 18))));
   }

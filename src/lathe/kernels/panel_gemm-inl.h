@@ -1,7 +1,7 @@
 // Products of packed block formats (tensor/panels.h) with int8 activations, written once for every ISA unit (see
 // vec16-inl.h). Lane r of a vector is row r of a panel: an output is one lane, so there are no horizontal sums. Integer
-// sums are exact and may be taken in any order; the fp32 operations on them follow the order of PanelGemmArgs, one chain
-// per output, so every tile size gives the same bits.
+// sums are exact and may be taken in any order; the fp32 operations on them follow the order of PanelGemmArgs, one
+// chain per output, so every tile size gives the same bits.
 #pragma once
 
 #include "lathe/kernels/gemm-inl.h"
@@ -183,7 +183,8 @@ void panel_tile(const PanelGemmArgs& args, const std::byte* panel, int64_t token
 }
 
 template <DType kFormat>
-void panel_tokens(const PanelGemmArgs& args, const std::byte* panel, int64_t token, int64_t end, float* y, int64_t rows) {
+void panel_tokens(
+    const PanelGemmArgs& args, const std::byte* panel, int64_t token, int64_t end, float* y, int64_t rows) {
   // Two int32 accumulators per token leave room for half as many tokens.
   constexpr int kTile = kFormat == DType::kQ6_K ? kPanelTileTokens / 2 : kPanelTileTokens;
   const auto next = [&](int64_t count) __attribute__((always_inline)) {

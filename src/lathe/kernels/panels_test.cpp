@@ -17,14 +17,8 @@
 namespace lathe {
 namespace {
 
-constexpr DType kFormats[] = {DType::kQ4_0,
-                              DType::kQ4_1,
-                              DType::kQ5_0,
-                              DType::kQ5_1,
-                              DType::kQ8_0,
-                              DType::kQ4_K,
-                              DType::kQ5_K,
-                              DType::kQ6_K};
+constexpr DType kFormats[] = {
+    DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ8_0, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
 
 // A matrix in a block format from random bytes, with fp16 scales of moderate size.
 struct Blocks {
@@ -195,6 +189,37 @@ TEST_P(EveryFormat, TablesDecodeRowsAlike) {
     std::vector<float> found(static_cast<size_t>(cols), -1.0F);
     table->to_float(GetParam(), blocks.bytes.data(), found.data(), cols);
     EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)), 0) << table->isa;
+  }
+}
+
+TEST(TransposedQ80, IsTheProductOfTheDecodedRows) {
+  constexpr int64_t kRows = 24;
+  constexpr int64_t kCols = 96;
+  const Blocks blocks = random_blocks(DType::kQ8_0, kRows, kCols, 9);
+  std::vector<float> values(static_cast<size_t>(kRows * kCols));
+  decode_blocks(DType::kQ8_0, blocks.bytes.data(), values.data(), kRows * kCols);
+  WeightMatrix plain{
+      .rows = kRows, .cols = kCols, .data = reinterpret_cast<const std::byte*>(values.data()), .stride = 0};
+  const std::vector<float> x = random_rows(7, 16, 10);
+  for (const KernelTable* table : all_kernels()) {
+    for (const int64_t tokens : {1, 7}) {
+      GemmTransposedArgs args{.w = plain,
+                              .row_begin = 5,
+                              .row_end = 21,
+                              .x = x.data(),
+                              .x_stride = 16,
+                              .tokens = tokens,
+                              .y = nullptr,
+                              .y_stride = kCols};
+      std::vector<float> expected(static_cast<size_t>(tokens * kCols));
+      std::vector<float> found(expected.size());
+      args.y = expected.data();
+      table->gemm_transposed(args);
+      args.w = blocks.matrix;
+      args.y = found.data();
+      table->gemm_transposed(args);
+      EXPECT_EQ(std::memcmp(found.data(), expected.data(), found.size() * sizeof(float)), 0) << table->isa;
+    }
   }
 }
 

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "lathe/model/config_rope.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe {
 
@@ -46,9 +47,14 @@ int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int
                                                                : gqa_scratch_floats(gqa_shape(c), max_tokens, threads);
   const int64_t moe = c.n_routed_experts > 0 ? moe_scratch_floats(moe_shape(c), max_tokens) : 0;
   const bool has_dense = c.n_routed_experts == 0 || c.first_k_dense_replace > 0 || c.moe_layer_freq > 1;
-  const int64_t dense = has_dense ? swiglu_scratch_floats(c.intermediate_size, max_tokens) : 0;
+  const int64_t dense = has_dense ? swiglu_scratch_floats(c.hidden_size, c.intermediate_size, max_tokens) : 0;
   const int64_t head = 2 * Workspace::padded(max_tokens * c.hidden_size);
-  return std::max({attention, moe, dense, head}) + Workspace::padded(1);
+  // Inside attention and head, one product at a time may need its input quantised.
+  const int64_t heads = c.attention == AttentionKind::kMla ? c.num_attention_heads * c.v_head_dim
+                                                           : c.num_attention_heads * c.head_dim;
+  const int64_t widest = std::max({c.hidden_size, heads, c.q_lora_rank}) + kBlock;
+  const int64_t quantised = quantised_floats(max_tokens, widest / kBlock * kBlock);
+  return std::max({attention + quantised, moe, dense, head + quantised}) + Workspace::padded(1);
 }
 
 int64_t CpuBackend::total_floats(const ModelConfig& c, int64_t max_tokens, int threads) {

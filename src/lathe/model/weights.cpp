@@ -42,20 +42,29 @@ class WeightBinder {
  public:
   WeightBinder(ModelWeights& weights, const Checkpoint& checkpoint) : weights_(weights), checkpoint_(checkpoint) {}
 
-  // A matrix [rows, cols] in a dtype that kernels multiply, with its FP8 scales where it has them.
+  // A matrix [rows, cols]: packed, or stored in a dtype that kernels multiply, with its FP8 scales where it has them.
   Result<WeightMatrix> matrix(const std::string& name, int64_t rows, int64_t cols) {
-    LATHE_TRY(const StoredTensor* tensor, find(name, {rows, cols}));
-    if (!is_matrix_dtype(tensor->dtype)) return wrong_dtype(*tensor, "F32, F16, BF16 or F8_E4M3");
-    WeightMatrix matrix{.dtype = tensor->dtype,
-                        .rows = rows,
-                        .cols = cols,
-                        .data = tensor->bytes.data(),
-                        .stride = 0,
-                        .scales = nullptr};
-    if (tensor->dtype == DType::kF8E4M3) {
-      LATHE_TRY(matrix.scales, fp8_scales(name, rows, cols));
+    if (const std::optional<WeightMatrix> packed = find_packed(name)) {
+      LATHE_CHECK(packed->rows == rows && packed->cols == cols, name, " was planned with another shape");
+      return *packed;
     }
-    return matrix;
+    return plain_matrix(name, rows, cols, false);
+  }
+
+  // A matrix whose rows are only looked up, which may be in rows of a block format too.
+  Result<WeightMatrix> table(const std::string& name, int64_t rows, int64_t cols) {
+    return plain_matrix(name, rows, cols, true);
+  }
+
+  // A packed matrix that has no tensor of its own, or nothing.
+  std::optional<WeightMatrix> find_packed(const std::string& name) {
+    if (weights_.packed_ == nullptr) return std::nullopt;
+    std::optional<WeightMatrix> packed = weights_.packed_->find(name);
+    if (packed) {
+      used_.insert(name);
+      used_.insert(name + std::string(kScaleSuffix));
+    }
+    return packed;
   }
 
   // Slice e of a stacked tensor [count, rows, cols].
@@ -95,6 +104,24 @@ class WeightBinder {
   bool was_used(const std::string& name) const { return used_.contains(name); }
 
  private:
+  Result<WeightMatrix> plain_matrix(const std::string& name, int64_t rows, int64_t cols, bool blocks) {
+    LATHE_TRY(const StoredTensor* tensor, find(name, {rows, cols}));
+    if (!is_matrix_dtype(tensor->dtype) && !(blocks && is_block_format(tensor->dtype))) {
+      return wrong_dtype(*tensor, "F32, F16, BF16 or F8_E4M3");
+    }
+    WeightMatrix matrix{.dtype = tensor->dtype,
+                        .rows = rows,
+                        .cols = cols,
+                        .data = tensor->bytes.data(),
+                        .stride = 0,
+                        .scales = nullptr};
+    if (tensor->dtype == DType::kF8E4M3) {
+      LATHE_TRY(matrix.scales, fp8_scales(name, rows, cols));
+    }
+    return matrix;
+  }
+
+  // The tensor of that name, which must exist with that shape and is used as it is stored.
   Result<const StoredTensor*> find(const std::string& name, const std::vector<int64_t>& shape) {
     const StoredTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr) {
@@ -169,6 +196,20 @@ class WeightBinder {
 
 namespace {
 
+// Eq. 10-11: one matrix, or the two of newer GGUF files.
+Status bind_kv_b(WeightBinder& binder, const ModelConfig& c, const std::string& p, MlaWeights& w) {
+  const int64_t heads = c.num_attention_heads;
+  if (binder.has(p + "kv_b_proj.weight") || !binder.has(p + "k_b_proj.weight")) {
+    LATHE_TRY(w.kv_b_proj,
+              binder.matrix(p + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank));
+  } else {
+    LATHE_TRY(w.k_b_proj, binder.matrix(p + "k_b_proj.weight", heads * c.kv_lora_rank, c.qk_nope_head_dim));
+    LATHE_TRY(w.v_b_proj, binder.matrix(p + "v_b_proj.weight", heads * c.v_head_dim, c.kv_lora_rank));
+  }
+  w.uk_rows = binder.find_packed(p + "kv_b_proj.uk").value_or(WeightMatrix{});
+  return {};
+}
+
 Status bind_mla(WeightBinder& binder, const ModelConfig& c, const std::string& prefix, MlaWeights& w) {
   const std::string p = prefix + "self_attn.";
   const int64_t heads = c.num_attention_heads;
@@ -187,8 +228,7 @@ Status bind_mla(WeightBinder& binder, const ModelConfig& c, const std::string& p
   if (c.qk_latent_layernorm) {
     LATHE_TRY(w.kv_a_layernorm, binder.vector(p + "kv_a_layernorm.weight", c.kv_lora_rank));
   }
-  LATHE_TRY(w.kv_b_proj,
-            binder.matrix(p + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank));
+  LATHE_TRY(bind_kv_b(binder, c, p, w));
   LATHE_TRY(w.o_proj, binder.matrix(p + "o_proj.weight", d, heads * c.v_head_dim));
   if (!c.attention_bias) return {};
   // Demanded on q_a, kv_a and o; converted models may carry one on q or q_b too.
@@ -302,16 +342,19 @@ int64_t layer_of(std::string_view name) {
 }  // namespace
 
 Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig& config,
-                                                               const std::shared_ptr<const Checkpoint>& checkpoint) {
+                                                               const std::shared_ptr<const Checkpoint>& checkpoint,
+                                                               std::shared_ptr<const PackedWeights> packed) {
   std::unique_ptr<ModelWeights> weights(new ModelWeights());
   weights->config_ = config;
   weights->checkpoint_ = checkpoint;
+  weights->packed_ = std::move(packed);
+  if (weights->packed_ != nullptr) weights->stored_bytes_ = weights->packed_->bytes();
   WeightBinder binder(*weights, *checkpoint);
   const ModelConfig& c = weights->config_;
-  LATHE_TRY(weights->embed_tokens_, binder.matrix("model.embed_tokens.weight", c.vocab_size, c.hidden_size));
+  LATHE_TRY(weights->embed_tokens_, binder.table("model.embed_tokens.weight", c.vocab_size, c.hidden_size));
   LATHE_TRY(weights->norm_, binder.vector("model.norm.weight", c.hidden_size));
   if (c.tie_word_embeddings) {
-    weights->lm_head_ = weights->embed_tokens_;
+    weights->lm_head_ = binder.find_packed("lm_head.weight").value_or(weights->embed_tokens_);
   } else {
     LATHE_TRY(weights->lm_head_, binder.matrix("lm_head.weight", c.vocab_size, c.hidden_size));
   }

@@ -1,6 +1,6 @@
 // ModelWeights: the tensors of a checkpoint bound to their roles by name, each checked for presence, shape and dtype
-// before use. Matrices borrow the mapped bytes; norms, biases and FP8 scales are small and copied to fp32. Immutable
-// after binding: one ModelWeights, many sequences.
+// before use. Matrices borrow the mapped bytes, or packed ones where there are; norms, biases and FP8 scales are small
+// and copied to fp32. Immutable after binding: one ModelWeights, many sequences.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "lathe/attention/mla.h"
 #include "lathe/formats/checkpoint.h"
 #include "lathe/model/config.h"
+#include "lathe/model/packed_weights.h"
 #include "lathe/moe/experts.h"
 
 namespace lathe {
@@ -31,8 +32,11 @@ struct LayerWeights {
 class ModelWeights {
  public:
   // Errors name the tensor, the file's shape or dtype, and what the configuration demands.
+  // `packed` (may be null) takes the place of the stored bytes for the matrices it has; without it every projection must
+  // be in a plain type.
   static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config,
-                                                          const std::shared_ptr<const Checkpoint>& checkpoint);
+                                                          const std::shared_ptr<const Checkpoint>& checkpoint,
+                                                          std::shared_ptr<const PackedWeights> packed = nullptr);
 
   const ModelConfig& config() const { return config_; }
 
@@ -46,7 +50,10 @@ class ModelWeights {
 
   const std::vector<LayerWeights>& layers() const { return layers_; }
 
-  // Bytes of the tensors that are in use, as stored.
+  // Null when nothing is packed.
+  const PackedWeights* packed() const { return packed_.get(); }
+
+  // Bytes of the matrices and vectors that are in use: packed ones, else as stored.
   uint64_t stored_bytes() const { return stored_bytes_; }
 
   // Names of tensors the main model does not use, other than recognised ones (MTP layers, rotary buffers, FP8 scales).
@@ -64,6 +71,7 @@ class ModelWeights {
 
   ModelConfig config_;
   std::shared_ptr<const Checkpoint> checkpoint_;
+  std::shared_ptr<const PackedWeights> packed_;
   WeightMatrix embed_tokens_;
   WeightMatrix lm_head_;
   const float* norm_ = nullptr;

@@ -53,7 +53,7 @@ void swiglu_forward(const CpuContext& cpu, const SwigluWeights& weights, const f
 
 // Workspace floats that moe_forward takes for at most `tokens` tokens.
 int64_t moe_scratch_floats(const MoeShape& shape, int64_t tokens);
-// Workspace floats that swiglu_forward takes for at most `tokens` tokens of that width.
-int64_t swiglu_scratch_floats(int64_t width, int64_t tokens);
+// Workspace floats that swiglu_forward takes for at most `tokens` tokens of hidden_size and a SwiGLU of that width.
+int64_t swiglu_scratch_floats(int64_t hidden_size, int64_t width, int64_t tokens);
 
 }  // namespace lathe

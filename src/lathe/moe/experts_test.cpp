@@ -274,7 +274,7 @@ TEST(Swiglu, MatchesPlainArithmetic) {
     const ExpertValues values = random_expert(rng, 19, width);
     const std::vector<float> x = testing::random_floats(rng, 4 * 19);
     std::vector<float> y(x.size());
-    CpuBench bench(2, swiglu_scratch_floats(width, 4));
+    CpuBench bench(2, swiglu_scratch_floats(19, width, 4));
     swiglu_forward(bench.context(), weights_of(values, 19), x.data(), 4, y.data());
     std::vector<float> expected;
     for (size_t t = 0; t < 4; ++t) {

@@ -8,6 +8,7 @@
 #include "lathe/base/cpu.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/model/cpu_backend.h"
+#include "lathe/model/model_files.h"
 #include "lathe/runtime/scheduler.h"
 
 namespace lathe {
@@ -47,6 +48,29 @@ Status check_plan(const MemoryPlan& plan, int64_t context) {
                    ", scratch ",
                    human_bytes(plan.scratch),
                    "); a smaller --ctx-size or a 16-bit --cache-type needs less")};
+}
+
+// Weights that alone do not fit are refused before they are packed.
+Status check_packing(const PackedPlan& packing) {
+  const uint64_t limit = memory_limit();
+  if (limit == 0 || packing.bytes <= limit) return {};
+  return Error{Errc::kResourceExhausted,
+               str("memory plan: expected at most ",
+                   human_bytes(limit),
+                   " (free memory), found ",
+                   human_bytes(packing.bytes),
+                   " of packed weights alone")};
+}
+
+// The weights in the layout of the integer kernels, where they are quantised or are to be.
+Result<std::shared_ptr<const PackedWeights>> pack_weights(const ModelConfig& config,
+                                                          const EngineOptions& options,
+                                                          const Checkpoint& checkpoint,
+                                                          ThreadPool& pool) {
+  LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type));
+  if (!options.ignore_memory_limit) LATHE_TRY(check_packing(packing));
+  return PackedWeights::open(
+      std::move(packing), checkpoint, pool, {.cache_folder = options.packed_folder, .on_progress = options.on_packing});
 }
 
 }  // namespace
@@ -160,13 +184,13 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   const double start = now_seconds();
   std::unique_ptr<Engine> engine(new Engine());
   State& s = *engine->state_;
-  LATHE_TRY(ParsedConfig parsed, load_config(options.model));
+  LATHE_TRY(const ModelFiles files, ModelFiles::open(options.model));
+  LATHE_TRY(ParsedConfig parsed, files.config());
   s.config = std::move(parsed.config);
   s.warnings = std::move(parsed.warnings);
-  LATHE_TRY(s.defaults, load_generation_defaults(options.model));
-  std::error_code ignored;
-  if (std::filesystem::exists(options.model / "tokenizer.json", ignored)) {
-    LATHE_TRY(Tokenizer tokenizer, Tokenizer::open(options.model));
+  LATHE_TRY(s.defaults, files.generation_defaults());
+  if (files.has_tokenizer()) {
+    LATHE_TRY(Tokenizer tokenizer, files.tokenizer());
     if (tokenizer.vocabulary_size() > s.config.vocab_size) {
       return Error{Errc::kInvalidData,
                    str(options.model,
@@ -178,9 +202,15 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     s.usable.resize(static_cast<size_t>(s.config.vocab_size));
     for (size_t id = 0; id < s.usable.size(); ++id) s.usable[id] = tokenizer.contains(static_cast<int32_t>(id));
     s.tokenizer = std::move(tokenizer);
+  } else if (files.is_gguf()) {
+    s.warnings.push_back(files.missing_tokenizer() + "; only token ids can be read and written");
   }
-  LATHE_TRY(Checkpoint checkpoint, Checkpoint::open(options.model));
-  LATHE_TRY(s.weights, ModelWeights::bind(s.config, std::make_shared<const Checkpoint>(std::move(checkpoint))));
+  LATHE_TRY(Checkpoint checkpoint, files.checkpoint());
+  const int threads = options.threads > 0 ? options.threads : default_thread_count();
+  LATHE_TRY(s.pool, ThreadPool::create(threads));
+  LATHE_TRY(std::shared_ptr<const PackedWeights> packed, pack_weights(s.config, options, checkpoint, *s.pool));
+  LATHE_TRY(s.weights,
+            ModelWeights::bind(s.config, std::make_shared<const Checkpoint>(std::move(checkpoint)), std::move(packed)));
   s.warnings.insert(s.warnings.end(), s.weights->warnings().begin(), s.weights->warnings().end());
   const std::vector<std::string>& unused = s.weights->unused_tensors();
   if (!unused.empty()) {
@@ -198,7 +228,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kF16);
   s.cache_layout = {
       .dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
-  const int threads = options.threads > 0 ? options.threads : default_thread_count();
   LATHE_TRY(s.plan,
             plan_memory(s.config,
                         {.context = s.context,
@@ -211,7 +240,6 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   if (options.on_plan) options.on_plan(s.plan);
   if (!options.ignore_memory_limit) LATHE_TRY(check_plan(s.plan, s.context));
 
-  LATHE_TRY(s.pool, ThreadPool::create(threads));
   LATHE_TRY(PagePool pages, PagePool::create(s.cache_layout, pages_for(s.context)));
   s.pages.emplace(std::move(pages));
   const KernelTable& table = options.kernels != nullptr ? *options.kernels : kernels();

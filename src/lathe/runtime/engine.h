@@ -35,11 +35,15 @@ struct EngineOptions {
   int64_t ctx_size = 0;                  // positions of the cache; 0: the model's, at most kDefaultContext
   std::optional<DType> cache_type = {};  // kF16, kBF16 or kF32; default by `compute`
   Compute compute = Compute::kAuto;
-  int64_t max_batch_tokens = 512;        // of one step: prefill chunks are cut to it
-  bool ignore_memory_limit = false;      // open even when the plan does not fit
-  const KernelTable* kernels = nullptr;  // null: the best for this machine
+  int64_t max_batch_tokens = 512;             // of one step: prefill chunks are cut to it
+  bool ignore_memory_limit = false;           // open even when the plan does not fit
+  std::optional<QuantType> weight_type = {};  // quantise the weights of an unquantised model on load
+  std::filesystem::path packed_folder = {};   // where packed weights are kept for the next start; empty: in memory
+  const KernelTable* kernels = nullptr;       // null: the best for this machine
   // Called with the plan before cache and scratch are reserved. May be empty.
   std::function<void(const MemoryPlan&)> on_plan = {};
+  // Called with bytes done and in all while weights are packed. May be empty.
+  std::function<void(uint64_t, uint64_t)> on_packing = {};
 };
 
 inline constexpr int64_t kDefaultContext = 32768;

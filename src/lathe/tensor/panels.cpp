@@ -7,7 +7,7 @@ namespace lathe {
 
 namespace {
 
-constexpr int64_t kGroups = 8;  // of four columns in a block
+constexpr size_t kGroups = 8;  // of four columns in a block
 
 // Byte of element (row, column k) in its group of 64.
 int64_t group_byte(int64_t row, int64_t k) {
@@ -24,24 +24,43 @@ uint16_t get_u16(const std::byte* p) {
   return value;
 }
 
-// Adds the integers of one row's block to the zeroed integers of a panel's block.
+uint32_t get_u32(const void* p) {
+  uint32_t value = 0;
+  std::memcpy(&value, p, 4);
+  return value;
+}
+
+void put_u32(std::byte* p, uint32_t value) {
+  std::memcpy(p, &value, 4);
+}
+
+// The low bits of four bytes as one nibble.
+uint32_t gather_bits(uint32_t bytes) {
+  return (bytes & 0x01010101U) * 0x10204080U >> 28;
+}
+
+// Adds the integers of one row's block to the zeroed integers of a panel's block, four columns of a row at a time.
 void put_integers(const PanelLayout& layout, const BlockValues& block, int64_t row, std::byte* out) {
-  auto* bytes = reinterpret_cast<uint8_t*>(out);
-  for (int64_t k = 0; k < kBlock; ++k) {
-    const uint8_t q = block.q[static_cast<size_t>(k)];
-    const int64_t g = k / 4;
-    const int64_t p = group_byte(row, k);
-    if (layout.bits == 8) {
-      bytes[g * 64 + p] = q;
-      continue;
+  constexpr uint32_t kNibbles = 0x0f0f0f0fU;
+  std::array<uint32_t, kGroups> group{};
+  std::memcpy(group.data(), block.q.data(), sizeof group);
+  std::byte* words = out + row * 4;
+  if (layout.bits == 8) {
+    for (size_t g = 0; g < kGroups; ++g) put_u32(words + g * 64, group[g]);
+    return;
+  }
+  for (size_t g = 0; g < 4; ++g) {
+    put_u32(words + g * 64, (group[g] & kNibbles) | (group[g + 4] & kNibbles) << 4);
+  }
+  if (layout.bits == 5) {
+    for (size_t g = 0; g < kGroups; ++g) {
+      std::byte& two_rows = out[256 + g * 8 + static_cast<size_t>(row / 2)];
+      two_rows |= static_cast<std::byte>(gather_bits(group[g] >> 4) << (row % 2 * 4));
     }
-    bytes[g % 4 * 64 + p] = static_cast<uint8_t>(bytes[g % 4 * 64 + p] | (q & 15) << (g / 4 * 4));
-    if (layout.bits == 5) {
-      uint8_t& word = bytes[256 + g * 8 + p / 8];
-      word = static_cast<uint8_t>(word | (q >> 4) << (p % 8));
-    } else if (layout.bits == 6) {
-      uint8_t& pair = bytes[256 + g / 4 * 64 + p];
-      pair = static_cast<uint8_t>(pair | (q >> 4) << (g % 4 * 2));
+  } else if (layout.bits == 6) {
+    for (size_t g = 0; g < kGroups; ++g) {
+      std::byte* pairs = words + 256 + g / 4 * 64;
+      put_u32(pairs, get_u32(pairs) | (group[g] >> 4 & 0x03030303U) << (g % 4 * 2));
     }
   }
 }
@@ -103,7 +122,7 @@ void get_scales(
 void pack_panel(const WeightMatrix& rows, int64_t panel, std::byte* out) {
   const PanelLayout layout = panel_layout(rows.dtype);
   std::memset(out, 0, static_cast<size_t>(panel_bytes(rows.dtype, rows.cols)));
-  // 8-bit integers are stored with offset 128, so what is absent is 128 and not 0; its scale is 0 either way.
+  // What is absent stays zero; so does its scale.
   const int64_t first = panel * kPanelRows;
   for (int64_t r = 0; r < kPanelRows && first + r < rows.rows; ++r) {
     const std::byte* row = rows.data + (first + r) * rows.row_stride();

@@ -1,11 +1,12 @@
 // The reference twin of products with packed weights: scalar code that does exactly the operations PanelGemmArgs lists.
+#include "lathe/kernels/reference/panels.h"
+
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
 
 #include "lathe/base/scalar.h"
-#include "lathe/kernels/reference/panels.h"
 #include "lathe/tensor/panels.h"
 
 namespace lathe::internal {

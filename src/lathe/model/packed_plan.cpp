@@ -1,0 +1,187 @@
+#include "lathe/model/packed_plan.h"
+
+#include "lathe/base/check.h"
+#include "lathe/base/str.h"
+#include "lathe/model/shapes.h"
+#include "lathe/tensor/panels.h"
+
+namespace lathe {
+
+namespace {
+
+constexpr std::string_view kHead = "lm_head.weight";
+constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
+constexpr std::string_view kKvB = "self_attn.kv_b_proj.weight";
+
+uint64_t padded(int64_t bytes) {
+  return static_cast<uint64_t>((bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment);
+}
+
+// Rows that a transposed product reads exactly: Q8_0 holds the integers and scale of every format without minima and
+// sub-scales; the others become fp32.
+DType transposed_format(DType format) {
+  const bool fits = format == DType::kQ8_0 || format == DType::kQ5_0 || format == DType::kQ4_0;
+  return fits ? DType::kQ8_0 : DType::kF32;
+}
+
+class Planner {
+ public:
+  Planner(const ModelConfig& config, const Checkpoint* checkpoint, std::optional<QuantType> type)
+      : config_(config), checkpoint_(checkpoint), type_(type) {}
+
+  Result<PackedPlan> run() {
+    for (const ExpectedTensor& tensor : expected_tensors(config_)) {
+      if (tensor.shape.size() != 2 || (!tensor.quantisable && tensor.name != kHead)) continue;
+      if (tensor.name.ends_with(kKvB) && !is_stored(tensor.name)) {
+        LATHE_TRY(add_split_kv_b(tensor.name));
+      } else {
+        LATHE_TRY(add(tensor.name, tensor.name, tensor.shape[0], tensor.shape[1]));
+      }
+    }
+    if (config_.tie_word_embeddings) {
+      LATHE_TRY(add(std::string(kHead), std::string(kEmbedding), config_.vocab_size, config_.hidden_size));
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  bool is_stored(std::string_view name) const { return checkpoint_ == nullptr || checkpoint_->find(name) != nullptr; }
+
+  // The format the matrix is to have: nothing when it stays as it is stored.
+  Result<std::optional<DType>> target(const std::string& name, const std::string& source, int64_t rows, int64_t cols) {
+    std::optional<DType> stored;
+    if (checkpoint_ != nullptr) {
+      const StoredTensor* tensor = checkpoint_->find(source);
+      if (tensor == nullptr || tensor->shape != std::vector<int64_t>{rows, cols}) return std::optional<DType>();
+      if (is_block_format(tensor->dtype)) stored = tensor->dtype;
+    }
+    if (!type_) return stored;
+    if (stored) {
+      return Error{Errc::kInvalidArgument,
+                   str("--type ",
+                       quant_type_name(*type_),
+                       ": expected weights that are not quantised yet, found ",
+                       source,
+                       " in ",
+                       dtype_name(*stored))};
+    }
+    const DType format = format_of(*type_,
+                                   {.name = name,
+                                    .rows = rows,
+                                    .cols = cols,
+                                    .layers = config_.num_hidden_layers,
+                                    .experts = config_.n_routed_experts,
+                                    .tied_head = config_.tie_word_embeddings});
+    return is_block_format(format) ? std::optional(format) : std::nullopt;
+  }
+
+  void append(PackedEntry entry) {
+    entry.bytes = padded(entry.panels ? packed_bytes(entry.format, entry.rows, entry.cols)
+                                      : entry.rows * row_bytes(entry.format, entry.cols));
+    entry.offset = plan_.bytes;
+    plan_.bytes += entry.bytes;
+    plan_.entries.push_back(std::move(entry));
+  }
+
+  Status add(const std::string& name, const std::string& source, int64_t rows, int64_t cols) {
+    LATHE_TRY(const std::optional<DType> format, target(name, source, rows, cols));
+    if (!format) return {};
+    if (name.ends_with(kKvB)) return add_kv_b(name, *format, rows, cols);
+    append({.name = name, .source = source, .quantised = *format, .format = *format, .rows = rows, .cols = cols});
+    return {};
+  }
+
+  // Heads begin at panels, so d_h and d_v must be whole panels (all releases have 128); else fp32 rows do the work.
+  bool heads_are_panels() const {
+    return config_.qk_nope_head_dim % kPanelRows == 0 && config_.v_head_dim % kPanelRows == 0;
+  }
+
+  Status add_kv_b(const std::string& name, DType format, int64_t rows, int64_t cols) {
+    if (!heads_are_panels()) {
+      append({.name = name,
+              .source = name,
+              .quantised = format,
+              .format = DType::kF32,
+              .panels = false,
+              .rows = rows,
+              .cols = cols});
+      return {};
+    }
+    append({.name = name, .source = name, .quantised = format, .format = format, .rows = rows, .cols = cols});
+    const std::string prefix = name.substr(0, name.size() - kKvB.size());
+    append({.name = prefix + std::string(kPackedUkName),
+            .source = name,
+            .quantised = format,
+            .format = transposed_format(format),
+            .panels = false,
+            .rows = config_.num_attention_heads * config_.qk_nope_head_dim,
+            .cols = cols,
+            .taken = config_.qk_nope_head_dim,
+            .stride = config_.qk_nope_head_dim + config_.v_head_dim});
+    return {};
+  }
+
+  // W^UK transposed and W^UV as two tensors: the form of newer GGUF files. k_b is read both ways, so it stays in rows.
+  Status add_split_kv_b(const std::string& kv_b) {
+    const std::string prefix = kv_b.substr(0, kv_b.size() - kKvB.size());
+    const std::string k_b = prefix + "self_attn.k_b_proj.weight";
+    const std::string v_b = prefix + "self_attn.v_b_proj.weight";
+    const int64_t heads = config_.num_attention_heads;
+    const int64_t k_rows = heads * config_.kv_lora_rank;
+    const int64_t k_cols = config_.qk_nope_head_dim;
+    LATHE_TRY(const std::optional<DType> k_format, target(k_b, k_b, k_rows, k_cols));
+    if (k_format) {
+      const bool panels = config_.kv_lora_rank % kPanelRows == 0;
+      append({.name = k_b,
+              .source = k_b,
+              .quantised = *k_format,
+              .format = panels ? *k_format : DType::kF32,
+              .panels = panels,
+              .rows = k_rows,
+              .cols = k_cols});
+      if (panels) {
+        append({.name = prefix + std::string(kPackedUkName),
+                .source = k_b,
+                .quantised = *k_format,
+                .format = transposed_format(*k_format),
+                .panels = false,
+                .rows = k_rows,
+                .cols = k_cols});
+      }
+    }
+    const int64_t v_rows = heads * config_.v_head_dim;
+    LATHE_TRY(const std::optional<DType> v_format, target(v_b, v_b, v_rows, config_.kv_lora_rank));
+    if (v_format) {
+      const bool panels = heads_are_panels();
+      append({.name = v_b,
+              .source = v_b,
+              .quantised = *v_format,
+              .format = panels ? *v_format : DType::kF32,
+              .panels = panels,
+              .rows = v_rows,
+              .cols = config_.kv_lora_rank});
+    }
+    return {};
+  }
+
+  const ModelConfig& config_;
+  const Checkpoint* checkpoint_;
+  std::optional<QuantType> type_;
+  PackedPlan plan_;
+};
+
+}  // namespace
+
+Result<PackedPlan> plan_packing(const ModelConfig& config,
+                                const Checkpoint& checkpoint,
+                                std::optional<QuantType> type) {
+  return Planner(config, &checkpoint, type).run();
+}
+
+PackedPlan plan_synthetic(const ModelConfig& config, QuantType type) {
+  Result<PackedPlan> plan = Planner(config, nullptr, type).run();
+  LATHE_CHECK(plan.has_value(), "no checkpoint, no error");
+  return *std::move(plan);
+}
+
+}  // namespace lathe
