@@ -37,11 +37,12 @@ class Doctor(unittest.TestCase):
         self.assertEqual(done.stderr, "")
         lines = done.stdout.splitlines()
         for line in lines:
-            self.assertRegex(line, r"^(ok  |warn|fail)  [a-z ]+: \S")
+            self.assertRegex(line, r"^(ok  |warn|fail)  [a-z0-9 ]+: \S")
         named = [line[6:].split(":")[0] for line in lines]
         self.assertEqual(len(named), len(set(named)))
         for name in ("processor", "kernels", "threads", "numa", "memory", "swap", "address space", "huge pages",
-                     "hub cache", "default model", "build", "bandwidth", "arithmetic"):
+                     "hub cache", "default model", "build", "bandwidth", "arithmetic",
+                     "fp32 peak", "int8 peak"):
             self.assertIn(name, named)
 
     def test_document(self):
@@ -59,7 +60,7 @@ class Doctor(unittest.TestCase):
         self.assertGreater(machine["total_memory"], machine["available_memory"])
         self.assertEqual(machine["hub_cache"], str(self.folder / "cache"))
         self.assertGreater(machine["hub_free_bytes"], 0)
-        for kind, unit in (("bandwidth", "bytes"), ("arithmetic", "flop")):
+        for kind, unit in (("bandwidth", "bytes"), ("arithmetic", "flop"), ("fp32_peak", "op"), ("int8_peak", "op")):
             for threads in ("one_thread", "all_threads"):
                 self.assertGreater(document["measured"][kind]["%s_%s_per_s" % (threads, unit)], 1e7)
         self.assertEqual(set(document["build"]), {"version", "compiler", "optimised", "checks"})

@@ -13,9 +13,9 @@
 namespace lathe::cli {
 namespace {
 
-constexpr uint64_t kMiB = uint64_t{1} << 20;
 constexpr double kBandwidthSeconds = 0.4;  // per measurement, of which there are two
 constexpr double kArithmeticSeconds = 0.25;
+constexpr double kPeakSeconds = 0.1;
 
 struct Report {
   MachineLimits limits;
@@ -23,6 +23,8 @@ struct Report {
   std::vector<Finding> findings;
   std::optional<Bandwidth> bandwidth;
   std::optional<Arithmetic> arithmetic;
+  std::optional<Peak> fp32_peak;
+  std::optional<Peak> int8_peak;
 
   void add(std::vector<Finding> more) {
     findings.insert(findings.end(), std::make_move_iterator(more.begin()), std::make_move_iterator(more.end()));
@@ -41,15 +43,42 @@ std::string thread_count(int threads) {
   return str(threads, threads == 1 ? " thread" : " threads");
 }
 
-// Several times the caches, but no more than a part of the memory that is free.
-uint64_t buffer_size(const MachineLimits& limits) {
-  uint64_t free = limits.available_memory;
-  if (limits.cgroup_memory) {
-    const uint64_t used = limits.cgroup_memory_used.value_or(0);
-    free = std::min(free, *limits.cgroup_memory - std::min(*limits.cgroup_memory, used));
+// Which share of the test buffer came in huge pages, where the setting promises them.
+std::optional<Finding> check_huge_pages(const MachineLimits& limits, const Bandwidth& bandwidth) {
+  if (!bandwidth.huge_bytes || limits.transparent_huge_pages.empty() || limits.transparent_huge_pages == "never") {
+    return std::nullopt;
   }
-  const uint64_t wanted = std::clamp(4 * last_level_cache_bytes(), 256 * kMiB, 1024 * kMiB);
-  return std::max(std::min(wanted, free / 4), kMiB);
+  Finding out{.severity = Severity::kOk,
+              .what = "huge pages in use",
+              .value = str(human_bytes(*bandwidth.huge_bytes), " of a buffer of ", human_bytes(bandwidth.buffer_bytes)),
+              .advice = {}};
+  if (*bandwidth.huge_bytes < bandwidth.buffer_bytes / 2) {
+    out.severity = Severity::kWarning;
+    out.advice = "memory is fragmented: as root, echo 1 > /proc/sys/vm/compact_memory";
+  }
+  return out;
+}
+
+// Two threads on two cores do twice the work of one; less says that the processors are siblings of one core, or that
+// the machine gives less than it shows.
+Finding check_peak(std::string what, const Peak& peak, std::string_view unit) {
+  Finding out{.severity = Severity::kOk,
+              .what = std::move(what),
+              .value = str(fixed(peak.one_thread / 1e9, 1),
+                           unit,
+                           " with 1 thread, ",
+                           fixed(peak.all_threads / 1e9, 1),
+                           unit,
+                           " with ",
+                           thread_count(peak.threads),
+                           " (multiply-adds between registers)"),
+              .advice = {}};
+  constexpr double kGoodShare = 0.6;
+  if (peak.all_threads < kGoodShare * peak.threads * peak.one_thread) {
+    out.severity = Severity::kWarning;
+    out.advice = "the threads share cores or a quota, or other programs run: `-t` with fewer threads may be faster";
+  }
+  return out;
 }
 
 void measure(Report& report) {
@@ -67,7 +96,8 @@ void measure(Report& report) {
          "the processor, its emulation or this build is broken; LATHE_ISA=reference is the way round"});
     return;
   }
-  const Result<Bandwidth> bandwidth = measure_bandwidth(**pool, buffer_size(report.limits), kBandwidthSeconds);
+  const Result<Bandwidth> bandwidth =
+      measure_bandwidth(**pool, measurement_buffer_bytes(report.limits), kBandwidthSeconds);
   if (bandwidth) {
     report.bandwidth = *bandwidth;
     std::string value = str(gigabytes_per_second(bandwidth->one_thread),
@@ -81,6 +111,9 @@ void measure(Report& report) {
     const bool cached = bandwidth->buffer_bytes < 2 * last_level_cache_bytes();
     report.findings.push_back(
         {Severity::kOk, "bandwidth", std::move(value), cached ? "a part of it came from the cache" : ""});
+    if (const std::optional<Finding> huge = check_huge_pages(report.limits, *bandwidth)) {
+      report.findings.push_back(*huge);
+    }
   } else {
     report.findings.push_back({Severity::kWarning, "bandwidth", "not measured", bandwidth.error().message});
   }
@@ -100,6 +133,10 @@ void measure(Report& report) {
                                  kPeakRows,
                                  " in the core's caches)"),
                              ""});
+  report.fp32_peak = measure_peak(**pool, PeakKind::kFp32, kPeakSeconds);
+  report.int8_peak = measure_peak(**pool, PeakKind::kInt8, kPeakSeconds);
+  report.findings.push_back(check_peak("fp32 peak", *report.fp32_peak, " GFLOP/s"));
+  report.findings.push_back(check_peak("int8 peak", *report.int8_peak, " Gop/s"));
 }
 
 std::string compiler() {
@@ -200,6 +237,7 @@ Json measured_json(const Report& report) {
     bandwidth.set("one_thread_bytes_per_s", report.bandwidth->one_thread);
     bandwidth.set("all_threads_bytes_per_s", report.bandwidth->all_threads);
     bandwidth.set("buffer_bytes", report.bandwidth->buffer_bytes);
+    bandwidth.set("huge_page_bytes", or_null(report.bandwidth->huge_bytes));
     out.set("bandwidth", std::move(bandwidth));
   }
   if (report.arithmetic) {
@@ -208,6 +246,15 @@ Json measured_json(const Report& report) {
     arithmetic.set("all_threads_flop_per_s", report.arithmetic->all_threads);
     out.set("arithmetic", std::move(arithmetic));
   }
+  const auto add_peak = [&out](std::string_view name, const std::optional<Peak>& peak) {
+    if (!peak) return;
+    Json json = Json::object();
+    json.set("one_thread_op_per_s", peak->one_thread);
+    json.set("all_threads_op_per_s", peak->all_threads);
+    out.set(name, std::move(json));
+  };
+  add_peak("fp32_peak", report.fp32_peak);
+  add_peak("int8_peak", report.int8_peak);
   return out;
 }
 

@@ -53,17 +53,40 @@ Finding check_threads(const MachineLimits& limits, const HostFacts& facts) {
   if (limits.cgroup_cpus && *limits.cgroup_cpus < 1.0) {
     return warning("threads", std::move(value), "the quota of this container is less than one processor: raise it");
   }
+  if (limits.cgroup_cpus && *limits.cgroup_cpus < limits.physical_cores) {
+    return warning("threads",
+                   std::move(value),
+                   "the quota of this container is less than its cores: raise it, or pin to as many (taskset)");
+  }
   return ok("threads", std::move(value));
 }
 
-// The memory that a model may take: the least of what is free and what limits leave.
-uint64_t usable_memory(const MachineLimits& limits) {
-  uint64_t least = limits.available_memory;
-  if (limits.cgroup_memory) {
-    least =
-        std::min(least, *limits.cgroup_memory - std::min(*limits.cgroup_memory, limits.cgroup_memory_used.value_or(0)));
+// The word in brackets of a setting like "always [madvise] never", empty when there is none.
+std::string chosen_word(const fs::path& path) {
+  const Result<std::string> text = read_file(path, 4096);
+  if (!text) return {};
+  const size_t open = text->find('[');
+  const size_t close = text->find(']', open == std::string::npos ? 0 : open);
+  if (open == std::string::npos || close == std::string::npos) return {};
+  return text->substr(open + 1, close - open - 1);
+}
+
+// nr_throttled / nr_periods of cpu.stat (cgroup 2, or 1 where that is not there).
+std::optional<double> throttled_share(const fs::path& root) {
+  for (const char* place : {"sys/fs/cgroup/cpu.stat", "sys/fs/cgroup/cpu/cpu.stat"}) {
+    const Result<std::string> text = read_file(root / place, 4096);
+    if (!text) continue;
+    const auto number = [&text](std::string_view key) {
+      const size_t at = text->find(key);
+      int64_t value = 0;
+      if (at == std::string::npos) return value;
+      const std::string_view rest = std::string_view(*text).substr(at + key.size());
+      return parse_int(rest.substr(0, rest.find('\n')), value) ? value : 0;
+    };
+    const int64_t periods = number("nr_periods ");
+    if (periods > 0) return static_cast<double>(number("nr_throttled ")) / static_cast<double>(periods);
   }
-  return least;
+  return std::nullopt;
 }
 
 Finding check_memory_size(const MachineLimits& limits) {
@@ -86,6 +109,15 @@ Finding check_memory_size(const MachineLimits& limits) {
 
 }  // namespace
 
+uint64_t usable_memory(const MachineLimits& limits) {
+  uint64_t least = limits.available_memory;
+  if (limits.cgroup_memory) {
+    least =
+        std::min(least, *limits.cgroup_memory - std::min(*limits.cgroup_memory, limits.cgroup_memory_used.value_or(0)));
+  }
+  return least;
+}
+
 std::string_view name_of(Severity severity) {
   switch (severity) {
     case Severity::kOk:
@@ -107,6 +139,14 @@ HostFacts host_facts(const fs::path& hub_cache, const fs::path& root) {
   double load = 0.0;
   if (parse_double(first_word(root / "proc/loadavg"), load)) out.load = load;
   out.overcommit = first_word(root / "proc/sys/vm/overcommit_memory");
+
+  out.huge_page_defrag = chosen_word(root / "sys/kernel/mm/transparent_hugepage/defrag");
+  const fs::path frequency = root / "sys/devices/system/cpu/cpu0/cpufreq";
+  out.governor = first_word(frequency / "scaling_governor");
+  // These drivers call "powersave" what lets the processor choose, up to its highest frequency.
+  const std::string driver = first_word(frequency / "scaling_driver");
+  if (driver.starts_with("intel_pstate") || driver.starts_with("amd-pstate")) out.governor += str(" (", driver, ")");
+  out.throttled = throttled_share(root);
 
   struct rlimit files {};
 
@@ -141,6 +181,17 @@ std::vector<Finding> check_processor(const MachineLimits& limits, const HostFact
                       ? warning("load", load, "other programs compete: speeds below are lower than the machine's")
                       : ok("load", load));
   }
+  if (facts.throttled) {
+    const std::string share = str(fixed(100.0 * *facts.throttled, 1), " % of the periods cut short by the quota");
+    out.push_back(*facts.throttled > 0.05
+                      ? warning("throttling", share, "fewer threads (-t) than the quota's processors waste less of it")
+                      : ok("throttling", share));
+  }
+  if (facts.governor == "powersave" || facts.governor == "conservative") {
+    out.push_back(warning("frequency", facts.governor, "as root: cpupower frequency-set -g performance"));
+  } else if (!facts.governor.empty()) {
+    out.push_back(ok("frequency", facts.governor));
+  }
   const std::string nodes = str(limits.numa_nodes, limits.numa_nodes == 1 ? " node" : " nodes");
   out.push_back(
       limits.numa_nodes > 1
@@ -170,6 +221,10 @@ std::vector<Finding> check_memory(const MachineLimits& limits, const HostFacts& 
   const std::string& pages = limits.transparent_huge_pages;
   if (pages == "never") {
     out.push_back(warning("huge pages", pages, "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"));
+  } else if (!pages.empty() && facts.huge_page_defrag == "never") {
+    out.push_back(warning("huge pages",
+                          str(pages, ", defrag never"),
+                          "as root: echo madvise > /sys/kernel/mm/transparent_hugepage/defrag"));
   } else {
     out.push_back(ok("huge pages", pages.empty() ? "not known" : pages));
   }

@@ -37,17 +37,24 @@ struct HostFacts {
   int threads = 1;                       // that models use by default
   std::optional<double> load;            // processes that want to run, over the last minute
   std::string overcommit;                // vm.overcommit_memory: "0", "1", "2" or empty
+  std::string huge_page_defrag;          // of transparent huge pages: "always", "defer", ..., "never" or empty
+  std::string governor;                  // of the first processor's frequency: "performance", "powersave", ... or empty
+  std::optional<double> throttled;       // share of the cgroup's scheduling periods that its quota cut short, 0 to 1
   uint64_t open_files = 0;               // limit of descriptors
   std::filesystem::path hub_cache;
   std::optional<uint64_t> hub_free_bytes;
   bool hub_writable = true;
 };
 
-// Reads what is below `root`/proc; the rest comes from this process. `hub_cache` is where models are kept.
+// Reads what is below `root`/proc and `root`/sys; the rest comes from this process. `hub_cache` is where models are
+// kept.
 HostFacts host_facts(const std::filesystem::path& hub_cache, const std::filesystem::path& root = "/");
 
 // Processor, kernels, threads, load and NUMA nodes.
 std::vector<Finding> check_processor(const MachineLimits& limits, const HostFacts& facts);
+// The memory that a model may take: the least of what is free and what the container leaves. 0 where nothing is known.
+uint64_t usable_memory(const MachineLimits& limits);
+
 // Memory and what limits it, huge pages.
 std::vector<Finding> check_memory(const MachineLimits& limits, const HostFacts& facts);
 // Open files and the hub cache.

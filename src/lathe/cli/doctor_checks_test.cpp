@@ -32,6 +32,9 @@ HostFacts good_facts() {
   facts.threads = 4;
   facts.load = 0.5;
   facts.overcommit = "0";
+  facts.huge_page_defrag = "madvise";
+  facts.governor = "performance";
+  facts.throttled = 0.0;
   facts.open_files = 1024;
   facts.hub_cache = "/cache";
   facts.hub_free_bytes = 100 * kGiB;
@@ -89,8 +92,23 @@ TEST(Doctor, ThreadsAndNodes) {
   EXPECT_EQ(find(all_checks(limits, good_facts()), "threads").value, "4 used of 8 processors, 4 cores");
   limits.cgroup_cpus = 0.5;
   expect_warning(limits, good_facts(), "threads", "quota 0.50", "raise it");
+  limits.cgroup_cpus = 2.0;
+  expect_warning(limits, good_facts(), "threads", "quota 2.00", "less than its cores");
+  limits.cgroup_cpus = 4.0;
+  EXPECT_EQ(find(all_checks(limits, good_facts()), "threads").severity, Severity::kOk);
   limits.numa_nodes = 2;
   expect_warning(limits, good_facts(), "numa", "2 nodes", "numactl");
+}
+
+TEST(Doctor, FrequencyAndThrottling) {
+  HostFacts facts = good_facts();
+  facts.throttled = 0.25;
+  expect_warning(good_limits(), facts, "throttling", "25.0 % of the periods", "-t");
+  facts = good_facts();
+  facts.governor = "powersave";
+  expect_warning(good_limits(), facts, "frequency", "powersave", "performance");
+  facts.governor = "powersave (intel_pstate)";
+  EXPECT_EQ(find(all_checks(good_limits(), facts), "frequency").severity, Severity::kOk);
 }
 
 TEST(Doctor, Memory) {
@@ -119,6 +137,8 @@ TEST(Doctor, LimitsOfMemory) {
   limits.transparent_huge_pages = "never";
   expect_warning(limits, good_facts(), "huge pages", "never", "echo madvise");
   HostFacts facts = good_facts();
+  facts.huge_page_defrag = "never";
+  expect_warning(good_limits(), facts, "huge pages", "madvise, defrag never", "defrag");
   facts.overcommit = "2";
   expect_warning(good_limits(), facts, "overcommit", "strict", "refused");
 }
@@ -141,7 +161,17 @@ TEST(Doctor, ReadsTheHost) {
   std::filesystem::create_directories(dir / "proc/sys/vm");
   std::ofstream(dir / "proc/loadavg") << "3.25 1.00 0.50 2/300 1234\n";
   std::ofstream(dir / "proc/sys/vm/overcommit_memory") << "2\n";
+  std::filesystem::create_directories(dir / "sys/kernel/mm/transparent_hugepage");
+  std::filesystem::create_directories(dir / "sys/devices/system/cpu/cpu0/cpufreq");
+  std::filesystem::create_directories(dir / "sys/fs/cgroup");
+  std::ofstream(dir / "sys/kernel/mm/transparent_hugepage/defrag") << "always defer [madvise] never\n";
+  std::ofstream(dir / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") << "powersave\n";
+  std::ofstream(dir / "sys/devices/system/cpu/cpu0/cpufreq/scaling_driver") << "intel_pstate\n";
+  std::ofstream(dir / "sys/fs/cgroup/cpu.stat") << "usage_usec 9\nnr_periods 200\nnr_throttled 50\n";
   const HostFacts facts = host_facts(dir / "not" / "there" / "yet", dir.path());
+  EXPECT_EQ(facts.huge_page_defrag, "madvise");
+  EXPECT_EQ(facts.governor, "powersave (intel_pstate)");
+  EXPECT_EQ(facts.throttled, std::optional(0.25));
   EXPECT_EQ(facts.load, std::optional(3.25));
   EXPECT_EQ(facts.overcommit, "2");
   EXPECT_TRUE(facts.hub_writable);
@@ -154,6 +184,9 @@ TEST(Doctor, ReadsTheHost) {
   const HostFacts bare = host_facts(dir.path(), dir / "nowhere");
   EXPECT_FALSE(bare.load.has_value());
   EXPECT_EQ(bare.overcommit, "");
+  EXPECT_EQ(bare.huge_page_defrag, "");
+  EXPECT_EQ(bare.governor, "");
+  EXPECT_FALSE(bare.throttled.has_value());
 }
 
 TEST(DoctorMeasure, FindsPlausibleRates) {
@@ -170,8 +203,26 @@ TEST(DoctorMeasure, FindsPlausibleRates) {
     EXPECT_GT(arithmetic.one_thread, 1e7);
     EXPECT_LT(arithmetic.one_thread, 1e13);
     EXPECT_GT(arithmetic.all_threads, 1e7);
+    for (const PeakKind kind : {PeakKind::kFp32, PeakKind::kInt8}) {
+      const Peak peak = measure_peak(**pool, kind, 0.01);
+      EXPECT_EQ(peak.threads, threads);
+      EXPECT_GT(peak.one_thread, 1e7);
+      EXPECT_LT(peak.one_thread, 1e13);
+      EXPECT_GT(peak.all_threads, 1e7);
+    }
   }
   EXPECT_TRUE(kernels_agree());
+}
+
+TEST(DoctorMeasure, TheBufferFitsTheFreeMemory) {
+  MachineLimits limits = good_limits();
+  EXPECT_GE(measurement_buffer_bytes(limits), uint64_t{256} << 20);
+  EXPECT_LE(measurement_buffer_bytes(limits), kGiB);
+  limits.cgroup_memory = 2 * kGiB;
+  limits.cgroup_memory_used = 2 * kGiB - (uint64_t{40} << 20);
+  EXPECT_EQ(measurement_buffer_bytes(limits), uint64_t{10} << 20);
+  limits.cgroup_memory_used = 3 * kGiB;
+  EXPECT_EQ(measurement_buffer_bytes(limits), uint64_t{1} << 20);
 }
 
 TEST(DoctorMeasure, ATinyBufferIsRoundedUp) {

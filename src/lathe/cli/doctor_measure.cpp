@@ -9,8 +9,11 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <string>
+#include <string_view>
 #include <vector>
 
+#include "lathe/base/file.h"
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
 #include "lathe/kernels/kernel_table.h"
@@ -63,16 +66,40 @@ class Pages {
   uint64_t* data_ = nullptr;
 };
 
-// Several chains, so that loads and not the latency of additions limit it.
+// Four streams a quarter apart, each asked for ahead of its use: more than one stream keeps more of the memory busy.
+// The sums are chains of their own, so that loads and not the latency of additions limit it.
 uint64_t sum_words(const uint64_t* words, uint64_t count) {
-  constexpr uint64_t kChains = 8;
-  uint64_t sums[kChains] = {};
-  for (uint64_t i = 0; i + kChains <= count; i += kChains) {
-    for (uint64_t c = 0; c < kChains; ++c) sums[c] += words[i + c];
+  constexpr uint64_t kStreams = 4;
+  constexpr uint64_t kLine = 8;     // words of a cache line
+  constexpr uint64_t kAhead = 128;  // words: 1 KiB
+  const uint64_t each = count / kStreams / kLine * kLine;
+  uint64_t sums[kStreams][kLine] = {};
+  for (uint64_t i = 0; i < each; i += kLine) {
+    for (uint64_t s = 0; s < kStreams; ++s) {
+      const uint64_t* line = words + s * each + i;
+      __builtin_prefetch(line + kAhead);
+      for (uint64_t c = 0; c < kLine; ++c) sums[s][c] += line[c];
+    }
   }
   uint64_t total = 0;
-  for (const uint64_t sum : sums) total += sum;
+  for (const auto& stream : sums) {
+    for (const uint64_t sum : stream) total += sum;
+  }
   return total;
+}
+
+// Bytes of this process in huge pages, where the system says so.
+std::optional<uint64_t> huge_page_bytes() {
+  const Result<std::string> text = read_file("/proc/self/smaps_rollup", 1 << 16);
+  if (!text) return std::nullopt;
+  constexpr std::string_view kKey = "AnonHugePages:";
+  const size_t at = text->find(kKey);
+  if (at == std::string::npos) return std::nullopt;
+  std::string_view rest = std::string_view(*text).substr(at + kKey.size());
+  rest.remove_prefix(std::min(rest.find_first_not_of(' '), rest.size()));
+  int64_t kib = 0;
+  if (!parse_int(rest.substr(0, rest.find(' ')), kib) || kib < 0) return std::nullopt;
+  return static_cast<uint64_t>(kib) * 1024;
 }
 
 // Operands of the product that measure_arithmetic() repeats.
@@ -111,6 +138,7 @@ Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, dou
                  str("memory: expected ", human_bytes(blocks * kMiB), " for a measurement, found less")};
   }
   constexpr uint64_t kBlockWords = kMiB / sizeof(uint64_t);
+  const std::optional<uint64_t> huge_before = huge_page_bytes();
   const auto count = static_cast<int64_t>(blocks);
   pool.run(count, 1, [&](int64_t begin, int64_t end, int) {  // pages appear near the thread that touches them
     for (int64_t b = begin; b < end; ++b) std::memset(pages.data() + b * kBlockWords, 1, kMiB);
@@ -118,6 +146,8 @@ Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, dou
   std::atomic<uint64_t> sink{0};  // keeps the sums from being optimised away
   Bandwidth out;
   out.buffer_bytes = blocks * kMiB;
+  const std::optional<uint64_t> huge_after = huge_page_bytes();
+  if (huge_before && huge_after) out.huge_bytes = *huge_after - std::min(*huge_after, *huge_before);
   out.threads = pool.threads();
   const double bytes = static_cast<double>(out.buffer_bytes);
   // One thread reads a part only: a pass over all of it could take longer than there is time.
@@ -157,6 +187,26 @@ Arithmetic measure_arithmetic(ThreadPool& pool, double seconds) {
   return out;
 }
 
+Peak measure_peak(ThreadPool& pool, PeakKind kind, double seconds) {
+  constexpr int64_t kRounds = 200'000;  // half a millisecond
+  const std::string_view isa = kernels().isa;
+  const auto operations = static_cast<double>(run_peak_loop(kind, isa, kRounds));
+  Peak out;
+  out.threads = pool.threads();
+  out.one_thread = operations / best_time(seconds, [&] { run_peak_loop(kind, isa, kRounds); });
+  if (out.threads == 1) {
+    out.all_threads = out.one_thread;
+    return out;
+  }
+  const int64_t tasks = int64_t{4} * out.threads;
+  out.all_threads = static_cast<double>(tasks) * operations / best_time(seconds, [&] {
+                      pool.run(tasks, 1, [&](int64_t begin, int64_t end, int) {
+                        for (int64_t t = begin; t < end; ++t) run_peak_loop(kind, isa, kRounds);
+                      });
+                    });
+  return out;
+}
+
 bool kernels_agree() {
   constexpr int64_t kTokens = 3, kRows = 17, kCols = 67;  // odd sizes, so that tails are part of it
   Product ours(kTokens, kRows, kCols);
@@ -168,6 +218,16 @@ bool kernels_agree() {
     if (!(std::fabs(ours.y[i] - reference.y[i]) <= 1e-4F)) return false;
   }
   return true;
+}
+
+uint64_t measurement_buffer_bytes(const MachineLimits& limits) {
+  uint64_t free = limits.available_memory;
+  if (limits.cgroup_memory) {
+    const uint64_t used = limits.cgroup_memory_used.value_or(0);
+    free = std::min(free, *limits.cgroup_memory - std::min(*limits.cgroup_memory, used));
+  }
+  const uint64_t wanted = std::clamp(4 * last_level_cache_bytes(), 256 * kMiB, 1024 * kMiB);
+  return std::max(std::min(wanted, free / 4), kMiB);
 }
 
 uint64_t last_level_cache_bytes() {
