@@ -1,6 +1,7 @@
 // Shape letters: T packed tokens, H query heads, G key/value heads, D hidden, N head dim.
 #include "lathe/attention/gqa.h"
 
+#include <algorithm>
 #include <array>
 
 #include "lathe/attention/flash.h"
@@ -10,7 +11,9 @@ namespace lathe {
 int64_t gqa_scratch_floats(const GqaShape& s, int64_t tokens, int threads) {
   return 2 * Workspace::padded(tokens * s.num_heads * s.head_dim) + Workspace::padded(tokens * s.cache_row()) +
          Workspace::padded(s.num_key_value_heads * static_cast<int64_t>(sizeof(FlashGroup)) / 4) +
-         flash_scratch_floats(s.head_dim, s.head_dim, threads);
+         std::max({flash_scratch_floats(s.head_dim, s.head_dim, threads),
+                   quantised_floats(tokens, s.hidden_size),
+                   quantised_floats(tokens, s.num_heads * s.head_dim)});
 }
 
 void gqa_attention(const CpuContext& cpu, const GqaArgs& a) {
@@ -23,10 +26,10 @@ void gqa_attention(const CpuContext& cpu, const GqaArgs& a) {
   const int64_t kv_width = s.num_key_value_heads * s.head_dim;
 
   // Eq. 1-3 in one parallel region.
-  const std::array<GemmArgs, 3> jobs{whole_product(w.q_proj, a.x, a.tokens, q_THN, s.num_heads * s.head_dim),
-                                     whole_product(w.k_proj, a.x, a.tokens, kv_TGN, s.cache_row()),
-                                     whole_product(w.v_proj, a.x, a.tokens, kv_TGN + kv_width, s.cache_row())};
-  run_gemms(cpu, jobs);
+  const std::array<LinearOutput, 3> outputs{LinearOutput{w.q_proj, q_THN, s.num_heads * s.head_dim},
+                                            LinearOutput{w.k_proj, kv_TGN, s.cache_row()},
+                                            LinearOutput{w.v_proj, kv_TGN + kv_width, s.cache_row()}};
+  run_linear(cpu, a.x, a.tokens, outputs);
   add_bias(cpu, w.q_proj_bias, q_THN, a.tokens, s.num_heads * s.head_dim);
 
   const int64_t pairs = s.head_dim / 2;

@@ -9,6 +9,7 @@
 
 #include "lathe/attention/flash.h"
 #include "lathe/attention/mla_expanded.h"
+#include "lathe/attention/mla_heads.h"
 
 namespace lathe {
 
@@ -22,9 +23,9 @@ void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* 
   const bool compressed = s.q_lora_rank > 0;
   const WeightMatrix& first = compressed ? w.q_a_proj : w.q_proj;
   float* first_out = compressed ? q_latent_TQ : q_THK;
-  const std::array<GemmArgs, 2> jobs{whole_product(first, a.x, a.tokens, first_out, first.rows),
-                                     whole_product(w.kv_a_proj_with_mqa, a.x, a.tokens, kv_a_T, s.cache_row())};
-  run_gemms(cpu, jobs);
+  const std::array<LinearOutput, 2> outputs{LinearOutput{first, first_out, first.rows},
+                                            LinearOutput{w.kv_a_proj_with_mqa, kv_a_T, s.cache_row()}};
+  run_linear(cpu, a.x, a.tokens, outputs);
   add_bias(cpu, compressed ? w.q_a_proj_bias : w.q_proj_bias, first_out, a.tokens, first.rows);
   add_bias(cpu, w.kv_a_proj_bias, kv_a_T, a.tokens, s.cache_row());
   if (!compressed) return;
@@ -78,6 +79,42 @@ AttentionSegment part_of(const AttentionSegment& segment, bool expanded) {
   return part;
 }
 
+// Calls visit(first row, tokens) for the runs of neighbouring rows that `parts` cover: sequences that decode lie side
+// by side and so share one product per head.
+template <class Visit>
+void for_row_runs(std::span<const AttentionSegment> parts, const Visit& visit) {
+  for (size_t i = 0; i < parts.size();) {
+    const int64_t begin = parts[i].first_row;
+    int64_t end = begin;
+    for (; i < parts.size() && parts[i].first_row == end; ++i) end += parts[i].tokens;
+    visit(begin, end - begin);
+  }
+}
+
+// q~[h] = W_UK[h]^T q^C[h], then q^R[h], for one head of `tokens` rows from t0.
+void absorb_queries(const MlaHead& head, int64_t t0, int64_t tokens, const float* q_THK, float* q_absorbed_THC) {
+  const MlaShape& s = head.shape;
+  const float* q = q_THK + (t0 * s.num_heads + head.index) * s.qk_head_dim();
+  float* out = q_absorbed_THC + (t0 * s.num_heads + head.index) * s.cache_row();
+  absorb_query(head, tokens, q, s.num_heads * s.qk_head_dim(), {out, s.num_heads * s.cache_row()});
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(out + t * s.num_heads * s.cache_row() + s.kv_lora_rank,
+                q + t * s.num_heads * s.qk_head_dim() + s.qk_nope_head_dim,
+                static_cast<size_t>(s.qk_rope_head_dim) * sizeof(float));
+  }
+}
+
+// o[h] = W_UV[h] z[h] for one head of `tokens` rows from t0.
+void project_outputs(const MlaHead& head, int64_t t0, int64_t tokens, const float* z_THC, float* out_THV) {
+  const MlaShape& s = head.shape;
+  const int64_t row = t0 * s.num_heads + head.index;
+  project_value(head,
+                tokens,
+                z_THC + row * s.kv_lora_rank,
+                s.num_heads * s.kv_lora_rank,
+                {out_THV + row * s.v_head_dim, s.num_heads * s.v_head_dim});
+}
+
 // Eq. 16-18 with Eq. 10-11 moved to the query and output side (absorption):
 //   q~[h] = W_UK[h]^T q^C[h]      score[h, s] = (q~[h] . c[s] + q^R[h] . k^R[s]) * scale      o[h] = W_UV[h] z[h]
 // The two products per head stay two steps: W_UK^T W_UQ would be larger than both (spec 2.2.8).
@@ -87,58 +124,35 @@ void absorbed_form(const CpuContext& cpu,
                    const float* q_THK,
                    float* out_THV) {
   const MlaShape& s = a.shape;
-  const int64_t heads = s.num_heads;
-  const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
   const Workspace::Scope scope(cpu.workspace);
-  float* q_absorbed_THC = cpu.workspace.take(a.tokens * heads * s.cache_row());
-  float* z_THC = cpu.workspace.take(a.tokens * heads * s.kv_lora_rank);
-  for (const AttentionSegment& part : parts) {
-    const int64_t t0 = part.first_row;
-    cpu.pool.run(heads, 1, [&](int64_t begin, int64_t end, int) {
+  float* q_absorbed_THC = cpu.workspace.take(a.tokens * s.num_heads * s.cache_row());
+  float* z_THC = cpu.workspace.take(a.tokens * s.num_heads * s.kv_lora_rank);
+  const int64_t scratch_floats = head_scratch_floats(s);
+  float* scratch = cpu.workspace.take(cpu.pool.threads() * scratch_floats);
+  // Calls visit(head, first row, tokens) for every head and run of rows, heads spread over the threads.
+  const auto for_heads = [&](const auto& visit) {
+    cpu.pool.run(s.num_heads, 1, [&](int64_t begin, int64_t end, int thread) {
       for (int64_t h = begin; h < end; ++h) {
-        cpu.kernels.gemm_transposed({.w = a.weights.kv_b_proj,
-                                     .row_begin = h * head_rows,
-                                     .row_end = h * head_rows + s.qk_nope_head_dim,
-                                     .x = q_THK + (t0 * heads + h) * s.qk_head_dim(),
-                                     .x_stride = heads * s.qk_head_dim(),
-                                     .tokens = part.tokens,
-                                     .y = q_absorbed_THC + (t0 * heads + h) * s.cache_row(),
-                                     .y_stride = heads * s.cache_row(),
-                                     .accumulate = false});
-        for (int64_t t = t0; t < t0 + part.tokens; ++t) {
-          std::memcpy(q_absorbed_THC + (t * heads + h) * s.cache_row() + s.kv_lora_rank,
-                      q_THK + (t * heads + h) * s.qk_head_dim() + s.qk_nope_head_dim,
-                      static_cast<size_t>(s.qk_rope_head_dim) * sizeof(float));
-        }
+        const MlaHead head{cpu.kernels, a.weights, s, h, scratch + thread * scratch_floats};
+        for_row_runs(parts, [&](int64_t t0, int64_t tokens) { visit(head, t0, tokens); });
       }
     });
-  }
-  const FlashGroup all_heads{.first_head = 0, .heads = heads, .key_first = 0, .value_first = 0};
+  };
+  for_heads([&](const MlaHead& head, int64_t t0, int64_t tokens) {
+    absorb_queries(head, t0, tokens, q_THK, q_absorbed_THC);
+  });
+  const FlashGroup all_heads{.first_head = 0, .heads = s.num_heads, .key_first = 0, .value_first = 0};
   flash_attention(cpu,
                   {.segments = parts,
                    .groups = {&all_heads, 1},
-                   .num_heads = heads,
+                   .num_heads = s.num_heads,
                    .key_cols = s.cache_row(),
                    .value_cols = s.kv_lora_rank,
                    .scale = s.softmax_scale,
                    .q = q_absorbed_THC,
                    .out = z_THC});
-  for (const AttentionSegment& part : parts) {
-    const int64_t t0 = part.first_row;
-    cpu.pool.run(heads, 1, [&](int64_t begin, int64_t end, int) {
-      for (int64_t h = begin; h < end; ++h) {
-        cpu.kernels.gemm({.w = a.weights.kv_b_proj,
-                          .row_begin = h * head_rows + s.qk_nope_head_dim,
-                          .row_end = (h + 1) * head_rows,
-                          .x = z_THC + (t0 * heads + h) * s.kv_lora_rank,
-                          .x_stride = heads * s.kv_lora_rank,
-                          .tokens = part.tokens,
-                          .y = out_THV + (t0 * heads + h) * s.v_head_dim,
-                          .y_stride = heads * s.v_head_dim,
-                          .accumulate = false});
-      }
-    });
-  }
+  for_heads(
+      [&](const MlaHead& head, int64_t t0, int64_t tokens) { project_outputs(head, t0, tokens, z_THC, out_THV); });
 }
 
 }  // namespace
@@ -148,9 +162,12 @@ int64_t mla_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
   const int64_t common = padded(tokens * s.num_heads * s.qk_head_dim()) + padded(tokens * s.q_lora_rank) +
                          padded(tokens * s.cache_row()) + padded(tokens * s.num_heads * s.v_head_dim);
   const int64_t absorbed = padded(tokens * s.num_heads * s.cache_row()) +
-                           padded(tokens * s.num_heads * s.kv_lora_rank) +
+                           padded(tokens * s.num_heads * s.kv_lora_rank) + padded(threads * head_scratch_floats(s)) +
                            flash_scratch_floats(s.cache_row(), s.kv_lora_rank, threads);
-  return common + std::max(absorbed, mla_expanded_scratch_floats(s, threads));
+  const int64_t quantised = std::max({quantised_floats(tokens, s.hidden_size),
+                                      quantised_floats(tokens, s.q_lora_rank),
+                                      quantised_floats(tokens, s.num_heads * s.v_head_dim)});
+  return common + std::max({absorbed, mla_expanded_scratch_floats(s, tokens, threads), quantised});
 }
 
 void mla_attention(const CpuContext& cpu, const MlaArgs& a) {

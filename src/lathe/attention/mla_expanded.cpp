@@ -1,148 +1,193 @@
-// Shape letters as in mla.cpp.
+// Shape letters as in mla.cpp; a row of expanded keys and values (E) is [k^R | k^C | v], R + N + V columns.
 #include "lathe/attention/mla_expanded.h"
 
 #include <algorithm>
-#include <limits>
+#include <array>
+#include <atomic>
+
+#include "lathe/attention/lanes.h"
+#include "lathe/attention/mla_heads.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe {
 
 namespace {
 
-constexpr int64_t kQueryBlock = 256;  // queries that share one expansion of a tile
+constexpr int64_t kQueryBlock = 2048;  // most queries that share one expansion of a tile
+constexpr int64_t kSpanTiles = 4;      // tiles expanded at a time: a block's queries pass by once for all of them
 
-struct Scratch {
-  float* latents_SC;  // [64, C] in fp32
-  float* kv_SK;       // [64, N + V]
-  float* scores_TS;   // [queries, 64]
-  float* out_TV;      // [queries, V]
-  SoftmaxState* state_T;
+int64_t block_groups(int64_t tokens) {
+  return (std::min(tokens, kQueryBlock) + kLaneGroup - 1) / kLaneGroup;
+}
+
+int64_t expanded_row(const MlaShape& s) {
+  return s.qk_rope_head_dim + s.qk_nope_head_dim + s.v_head_dim;
+}
+
+// Where the scratch of one thread lies.
+struct Layout {
+  int64_t latents = 0;    // [64, C] in fp32
+  int64_t quantised = 0;  // the same in int8
+  int64_t expanded = 0;   // [4 tiles, 64, E]
+  int64_t tile = 0;       // of attend_tile
+  int64_t block = 0;      // lane groups of the queries
+  int64_t total = 0;
 };
 
-Scratch take_scratch(Workspace& workspace, const MlaShape& s) {
-  return {workspace.take(kPageTokens * s.kv_lora_rank),
-          workspace.take(kPageTokens * (s.qk_nope_head_dim + s.v_head_dim)),
-          workspace.take(kQueryBlock * kPageTokens),
-          workspace.take(kQueryBlock * s.v_head_dim),
-          workspace.take_as<SoftmaxState>(kQueryBlock)};
+Layout layout_of(const MlaShape& s, int64_t tokens) {
+  const auto padded = Workspace::padded;
+  Layout at;
+  at.quantised = at.latents + padded(kPageTokens * s.kv_lora_rank);
+  at.expanded = at.quantised + quantised_floats(kPageTokens, s.kv_lora_rank / kBlock * kBlock);
+  at.tile = at.expanded + padded(kSpanTiles * kPageTokens * expanded_row(s));
+  at.block = at.tile + padded(lane_scratch_floats());
+  at.total = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, block_groups(tokens)));
+  return at;
 }
 
-// Rebuilds [k^C ; v] of one head for `keys` positions from `start`: rows of W^UK and W^UV are neighbours (trap T8), so
-// this is one product.
-void expand_tile(const KernelTable& kernels,
-                 const MlaArgs& a,
+// Where the latents of a tile go before they are expanded.
+struct LatentScratch {
+  float* latents_SC;
+  QuantisedRows quantised;  // where the weights are packed
+};
+
+// Rows of one head for the positions [start, start + keys): k^R as cached, then what the latents expand to.
+void expand_tile(const MlaHead& head,
                  const CacheView& cache,
-                 int64_t h,
                  int64_t start,
                  int64_t keys,
-                 const Scratch& scratch) {
-  const MlaShape& s = a.shape;
-  const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
+                 const LatentScratch& scratch,
+                 float* out_SE) {
+  const MlaShape& s = head.shape;
+  const int64_t stride = expanded_row(s);
+  const bool quantised = reads_quantised_latents(head.weights);
   for (int64_t i = 0; i < keys; ++i) {
-    kernels.to_float(cache.dtype, cache.row(start + i), scratch.latents_SC + i * s.kv_lora_rank, s.kv_lora_rank);
+    const std::byte* row = cache.row(start + i);
+    float* latent_C = scratch.latents_SC + i * s.kv_lora_rank;
+    head.kernels.to_float(cache.dtype, row, latent_C, s.kv_lora_rank);
+    head.kernels.to_float(
+        cache.dtype, row + s.kv_lora_rank * dtype_size(cache.dtype), out_SE + i * stride, s.qk_rope_head_dim);
+    if (quantised) head.kernels.quantise(latent_C, 0, s.kv_lora_rank / kBlock, scratch.quantised, i);
   }
-  kernels.gemm({.w = a.weights.kv_b_proj,
-                .row_begin = h * head_rows,
-                .row_end = (h + 1) * head_rows,
-                .x = scratch.latents_SC,
-                .x_stride = s.kv_lora_rank,
-                .tokens = keys,
-                .y = scratch.kv_SK,
-                .y_stride = head_rows,
-                .accumulate = false});
+  expand_latents(head, keys, scratch.latents_SC, scratch.quantised, {out_SE + s.qk_rope_head_dim, stride});
 }
 
-WeightMatrix fp32_rows(const float* data, int64_t rows, int64_t cols, int64_t stride) {
-  return {.dtype = DType::kF32,
-          .rows = rows,
-          .cols = cols,
-          .data = reinterpret_cast<const std::byte*>(data),
-          .stride = stride * static_cast<int64_t>(sizeof(float)),
-          .scales = nullptr};
-}
+// Head h of queries [begin, end) of a segment.
+struct Unit {
+  const AttentionSegment& segment;
+  int64_t h;
+  int64_t begin;
+  int64_t end;
 
-// One head of queries [begin, end) of the segment against every position they see. Eq. 16-17.
-void run_head(const CpuContext& cpu,
-              const MlaArgs& a,
-              const AttentionSegment& segment,
-              int64_t h,
-              int64_t begin,
-              int64_t end,
-              const float* q_THK,
-              float* out_THV,
-              const Scratch& scratch) {
-  const MlaShape& s = a.shape;
-  const KernelTable& kernels = cpu.kernels;
-  const int64_t queries = end - begin;
-  const int64_t head_rows = s.qk_nope_head_dim + s.v_head_dim;
-  const int64_t q_stride = s.num_heads * s.qk_head_dim();
-  const float* q = q_THK + ((segment.first_row + begin) * s.num_heads + h) * s.qk_head_dim();
-  std::fill_n(scratch.out_TV, queries * s.v_head_dim, 0.0F);
-  std::fill_n(scratch.state_T, queries, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
+  int64_t queries() const { return end - begin; }
 
-  const int64_t first_position = segment.position + begin;
-  const int64_t keys_end = first_position + queries;
-  for (int64_t start = 0; start < keys_end; start += kPageTokens) {
-    const int64_t keys = std::min(kPageTokens, keys_end - start);
-    const int64_t t0 = std::max(int64_t{0}, start - first_position);  // causal tiles skipped
-    expand_tile(kernels, a, segment.cache, h, start, keys, scratch);
-    GemmArgs scores{.w = fp32_rows(scratch.kv_SK, keys, s.qk_nope_head_dim, head_rows),
-                    .row_begin = 0,
-                    .row_end = keys,
-                    .x = q + t0 * q_stride,
-                    .x_stride = q_stride,
-                    .tokens = queries - t0,
-                    .y = scratch.scores_TS + t0 * kPageTokens,
-                    .y_stride = kPageTokens,
-                    .accumulate = false};
-    kernels.gemm(scores);  // q^C . k^C
-    scores.w = segment.cache.columns(start, keys, s.kv_lora_rank, s.qk_rope_head_dim);
-    scores.x += s.qk_nope_head_dim;
-    scores.accumulate = true;
-    kernels.gemm(scores);  // + q^R . k^R
-    for (int64_t t = t0; t < queries; ++t) {
-      const int64_t visible = std::min(keys, first_position + t + 1 - start);
-      const float factor =
-          kernels.softmax_step(scratch.scores_TS + t * kPageTokens, visible, keys, s.softmax_scale, scratch.state_T[t]);
-      kernels.scale(scratch.out_TV + t * s.v_head_dim, factor, s.v_head_dim);
+  int64_t first_position() const { return segment.position + begin; }
+
+  // Index of query t of the unit among the (token, head) pairs of the batch.
+  int64_t pair(const MlaShape& s, int64_t t) const { return (segment.first_row + begin + t) * s.num_heads + h; }
+};
+
+// Queries as [q^R | q^C] in lanes, with their positions.
+void load_queries(
+    const KernelTable& kernels, const MlaShape& s, const Unit& unit, const float* q_THK, const LaneBlock& block) {
+  for (int64_t g = 0; g < block.groups; ++g) {
+    std::array<const float*, kLaneGroup> rope{};
+    std::array<const float*, kLaneGroup> nope{};
+    for (int64_t i = 0; i < std::min(kLaneGroup, unit.queries() - g * kLaneGroup); ++i) {
+      const int64_t t = g * kLaneGroup + i;
+      const float* q = q_THK + unit.pair(s, t) * s.qk_head_dim();
+      nope[static_cast<size_t>(i)] = q;
+      rope[static_cast<size_t>(i)] = q + s.qk_nope_head_dim;
+      block.position_GL[t] = unit.first_position() + t;
     }
-    kernels.gemm_transposed({.w = fp32_rows(scratch.kv_SK + s.qk_nope_head_dim, keys, s.v_head_dim, head_rows),
-                             .row_begin = 0,
-                             .row_end = keys,
-                             .x = scratch.scores_TS + t0 * kPageTokens,
-                             .x_stride = kPageTokens,
-                             .tokens = queries - t0,
-                             .y = scratch.out_TV + t0 * s.v_head_dim,
-                             .y_stride = s.v_head_dim,
-                             .accumulate = true});
+    float* lanes = block.q_GKL + g * kLaneGroup * block.key_cols;
+    kernels.rows_to_lanes(rope.data(), s.qk_rope_head_dim, lanes);
+    kernels.rows_to_lanes(nope.data(), s.qk_nope_head_dim, lanes + s.qk_rope_head_dim * kLaneGroup);
   }
-  for (int64_t t = 0; t < queries; ++t) {
-    const float* from = scratch.out_TV + t * s.v_head_dim;
-    float* to = out_THV + ((segment.first_row + begin + t) * s.num_heads + h) * s.v_head_dim;
-    std::copy_n(from, s.v_head_dim, to);
-    kernels.scale(to, 1.0F / scratch.state_T[t].sum, s.v_head_dim);
+}
+
+void store_outputs(
+    const KernelTable& kernels, const MlaShape& s, const Unit& unit, const LaneBlock& block, float* out_THV) {
+  for (int64_t g = 0; g < block.groups; ++g) {
+    const int64_t count = std::min(kLaneGroup, unit.queries() - g * kLaneGroup);
+    std::array<float*, kLaneGroup> rows{};
+    for (int64_t i = 0; i < count; ++i) {
+      rows[static_cast<size_t>(i)] = out_THV + unit.pair(s, g * kLaneGroup + i) * s.v_head_dim;
+    }
+    kernels.lanes_to_rows(block.out_GVL + g * kLaneGroup * lane_columns(s.v_head_dim), s.v_head_dim, rows.data());
+    for (int64_t i = 0; i < count; ++i) {
+      kernels.scale(rows[static_cast<size_t>(i)], 1.0F / block.sum_GL[g * kLaneGroup + i], s.v_head_dim);
+    }
   }
+}
+
+// Eq. 16-17 for one unit: the tiles are expanded a few at a time, and the queries, a few lane groups at a time, go
+// through all of these. What a query cannot see is skipped by whole tiles and lane groups.
+void run_unit(
+    const CpuContext& cpu, const MlaArgs& a, const Unit& unit, const float* q_THK, float* out_THV, float* scratch) {
+  const MlaShape& s = a.shape;
+  const Layout at = layout_of(s, unit.queries());
+  const LaneBlock block =
+      make_lane_block(scratch + at.block, s.qk_head_dim(), s.v_head_dim, block_groups(unit.queries()));
+  load_queries(cpu.kernels, s, unit, q_THK, block);
+  const MlaHead head{cpu.kernels, a.weights, s, unit.h, nullptr};
+  const LatentScratch latents{scratch + at.latents,
+                              {reinterpret_cast<std::byte*>(scratch + at.quantised), s.kv_lora_rank}};
+  const int64_t keys_end = unit.first_position() + unit.queries();
+  std::array<LaneTile, kSpanTiles> tiles{};
+  for (int64_t span = 0; span < keys_end; span += kSpanTiles * kPageTokens) {
+    size_t count = 0;
+    for (int64_t start = span; start < std::min(keys_end, span + kSpanTiles * kPageTokens); start += kPageTokens) {
+      const int64_t keys = std::min(kPageTokens, keys_end - start);
+      float* rows = scratch + at.expanded + (start - span) * expanded_row(s);
+      expand_tile(head, unit.segment.cache, start, keys, latents, rows);
+      tiles[count++] = {.dtype = DType::kF32,
+                        .keys_data = reinterpret_cast<const std::byte*>(rows),
+                        .values_data = reinterpret_cast<const std::byte*>(rows + s.qk_head_dim()),
+                        .stride = expanded_row(s) * static_cast<int64_t>(sizeof(float)),
+                        .start = start,
+                        .keys = keys};
+    }
+    for (int64_t g = 0; g < block.groups; g += kLaneBatch) {
+      const int64_t last = std::min(g + kLaneBatch, block.groups);
+      for (const LaneTile& tile : std::span(tiles).first(count)) {
+        const int64_t first = std::max(g, (tile.start - unit.first_position()) / kLaneGroup);
+        if (first < last) attend_tile(cpu.kernels, block, first, last, tile, s.softmax_scale, scratch + at.tile);
+      }
+    }
+  }
+  store_outputs(cpu.kernels, s, unit, block, out_THV);
+}
+
+// Blocks of queries per head: one where that keeps the threads busy, since every block expands the latents anew.
+int64_t query_blocks(int64_t tokens, int64_t heads, int threads) {
+  const int64_t least = (tokens + kQueryBlock - 1) / kQueryBlock;
+  if (heads >= 4 * threads || heads % threads == 0) return least;
+  const int64_t wanted = (4 * static_cast<int64_t>(threads) + heads - 1) / heads;
+  return std::max(least, std::min(wanted, tokens / (2 * kPageTokens)));
 }
 
 }  // namespace
 
-int64_t mla_expanded_scratch_floats(const MlaShape& s, int threads) {
-  const auto padded = Workspace::padded;
-  return threads * (padded(kPageTokens * s.kv_lora_rank) + padded(kPageTokens * (s.qk_nope_head_dim + s.v_head_dim)) +
-                    padded(kQueryBlock * kPageTokens) + padded(kQueryBlock * s.v_head_dim) + padded(kQueryBlock * 2)) +
-         padded(threads * static_cast<int64_t>(sizeof(Scratch)) / 4);
+int64_t mla_expanded_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
+  return threads * layout_of(s, tokens).total;
 }
 
 void mla_expanded(
     const CpuContext& cpu, const MlaArgs& a, const AttentionSegment& segment, const float* q_THK, float* out_THV) {
   const Workspace::Scope scope(cpu.workspace);
-  auto* scratch = cpu.workspace.take_as<Scratch>(cpu.pool.threads());
-  for (int i = 0; i < cpu.pool.threads(); ++i) scratch[i] = take_scratch(cpu.workspace, a.shape);
-  const int64_t blocks = (segment.tokens + kQueryBlock - 1) / kQueryBlock;
-  cpu.pool.run(a.shape.num_heads * blocks, 1, [&](int64_t first, int64_t last, int thread) {
-    for (int64_t i = first; i < last; ++i) {
-      const int64_t begin = (i % blocks) * kQueryBlock;
-      const int64_t end = std::min(begin + kQueryBlock, segment.tokens);
-      run_head(cpu, a, segment, i / blocks, begin, end, q_THK, out_THV, scratch[thread]);
+  const int threads = cpu.pool.threads();
+  const int64_t heads = a.shape.num_heads;
+  const int64_t blocks = query_blocks(segment.tokens, heads, threads);
+  const int64_t block = (segment.tokens + blocks - 1) / blocks;
+  const int64_t floats = layout_of(a.shape, block).total;
+  float* scratch = cpu.workspace.take(threads * floats);
+  std::atomic<int64_t> next{0};
+  cpu.pool.run(std::min<int64_t>(heads * blocks, threads), 1, [&](int64_t, int64_t, int thread) {
+    for (int64_t i = next++; i < heads * blocks; i = next++) {
+      const int64_t begin = (blocks - 1 - i / heads) * block;  // the last queries see most and come first
+      const Unit unit{segment, i % heads, begin, std::min(begin + block, segment.tokens)};
+      if (unit.queries() > 0) run_unit(cpu, a, unit, q_THK, out_THV, scratch + thread * floats);
     }
   });
 }

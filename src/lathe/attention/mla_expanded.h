@@ -10,7 +10,7 @@ namespace lathe {
 void mla_expanded(
     const CpuContext& cpu, const MlaArgs& args, const AttentionSegment& segment, const float* q_THK, float* out_THV);
 
-// Workspace floats that mla_expanded takes.
-int64_t mla_expanded_scratch_floats(const MlaShape& shape, int threads);
+// Workspace floats that mla_expanded takes for segments of at most `tokens` tokens.
+int64_t mla_expanded_scratch_floats(const MlaShape& shape, int64_t tokens, int threads);
 
 }  // namespace lathe

@@ -16,7 +16,7 @@ using testing::run_mla;
 
 MlaShape random_shape(Rng& rng) {
   MlaShape shape{.hidden_size = rng.next_int(1, 40),
-                 .num_heads = rng.next_int(1, 6),
+                 .num_heads = rng.next_int(0, 1) == 1 ? rng.next_int(1, 6) : rng.next_int(8, 18),
                  .qk_nope_head_dim = rng.next_int(1, 20),
                  .qk_rope_head_dim = 2 * rng.next_int(1, 8),
                  .v_head_dim = rng.next_int(1, 20),
