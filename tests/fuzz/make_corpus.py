@@ -14,10 +14,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "hostile"))
 
 import cases_config  # noqa: E402
+import cases_gguf  # noqa: E402
 import cases_template  # noqa: E402
 import cases_tokenizer  # noqa: E402
 import cases_weights  # noqa: E402
 from cases import BAD_JSON  # noqa: E402
+from gguf_file import Gguf  # noqa: E402
 from tiny_model import CHAT_TEMPLATE, MESSAGES, Model, byte_alphabet, safetensors_bytes  # noqa: E402
 
 MAX_SEED = 4096
@@ -57,6 +59,28 @@ def safetensors_seeds():
         if isinstance(header, str):
             header = header.encode()
         yield name, struct.pack("<Q", len(data)) + header[:MAX_SEED]
+
+
+def small_gguf():
+    """The tiny model's file with a few keys and tensors only."""
+    gguf = Gguf(Model(v3=False))
+    kept = ("general.architecture", "deepseek2.block_count", "deepseek2.rope.freq_base", "deepseek2.expert_weights_norm")
+    gguf.metadata = {key: gguf.metadata[key] for key in kept}
+    gguf.set_array("tokenizer.ggml.merges", cases_gguf.STRING, ["h e", "l l"])
+    gguf.set_array("tokenizer.ggml.token_type", cases_gguf.INT32, [1, 3])
+    gguf.tensors = [gguf.tensor(name) for name in ("output_norm.weight", "blk.0.attn_norm.weight")]
+    return gguf
+
+
+def gguf_seeds():
+    yield "good", small_gguf().bytes()
+    version_2 = small_gguf()
+    version_2.version = 2
+    yield "version-2", version_2.bytes()
+    for name, change in cases_gguf.SMALL_CHANGES.items():
+        gguf = small_gguf()
+        change(gguf)
+        yield name, gguf.bytes()[:MAX_SEED]
 
 
 def json_seeds():
@@ -171,6 +195,7 @@ def main():
     for target, seeds in {
         "fuzz_json": json_seeds,
         "fuzz_safetensors": safetensors_seeds,
+        "fuzz_gguf": gguf_seeds,
         "fuzz_config": config_seeds,
         "fuzz_tokenizer": tokenizer_seeds,
         "fuzz_chat_template": template_seeds,

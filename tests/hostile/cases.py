@@ -13,7 +13,7 @@ class Case:
     """
 
     def __init__(
-        self, name, build, expect="error", mentions=(), command="generate", prompt="hi", exits=(1,), v3=False
+        self, name, build, expect="error", mentions=(), command="generate", prompt="hi", exits=(1,), v3=False, target=""
     ):
         self.name = name
         self.build = build
@@ -23,19 +23,21 @@ class Case:
         self.prompt = prompt
         self.exits = exits
         self.v3 = v3
+        self.target = target  # the file in the folder that is the model; empty: the folder is
 
 
 def arguments(case, folder):
     """The command line of a case, without the program."""
+    model = os.path.join(folder, case.target) if case.target else folder
     if case.command == "template":
-        return ["template", "-m", folder, "--messages", os.path.join(folder, "messages.json")]
+        return ["template", "-m", model, "--messages", os.path.join(folder, "messages.json")]
     if case.command == "verify":
-        return ["verify", folder]
+        return ["verify", model]
     if case.command == "inspect":
-        return ["inspect", folder]
+        return ["inspect", model]
     if case.command == "tokenize":
-        return ["tokenize", "-m", folder, "-p", case.prompt]
-    return ["generate", "-m", folder, "-p", case.prompt, "-n", "2", "--temperature", "0", "-t", "2"]
+        return ["tokenize", "-m", model, "-p", case.prompt]
+    return ["generate", "-m", model, "-p", case.prompt, "-n", "2", "--temperature", "0", "-t", "2"]
 
 
 # Things that are not regular files. Each gets the path it shall have.

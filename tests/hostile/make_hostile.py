@@ -17,6 +17,7 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import cases_config  # noqa: E402
+import cases_gguf  # noqa: E402
 import cases_template  # noqa: E402
 import cases_tokenizer  # noqa: E402
 import cases_weights  # noqa: E402
@@ -60,7 +61,7 @@ def all_cases():
     """Every case, in a fixed order, names checked to be unique."""
     bases = {False: Model(v3=False), True: Model(v3=True)}
     listed = list(valid_cases())
-    for module in (cases_weights, cases_config, cases_tokenizer, cases_template):
+    for module in (cases_weights, cases_config, cases_tokenizer, cases_template, cases_gguf):
         listed.extend(module.cases(bases[False], bases[True]))
     names = [folder_name(case.name) for case in listed]
     if len(set(names)) != len(names):

@@ -109,7 +109,7 @@ Result<std::shared_ptr<const GgufModel>> GgufModel::open(const fs::path& path) {
   LATHE_TRY(const int64_t tensors, integer_or(first, "split.tensors.count", 0, INT32_MAX, -1));
   if (part != 0) {
     return Error{
-        Errc::kInvalidArgument,
+        Errc::kInvalidData,
         str(path, ": expected the first file of the model (..", part_suffix(0, count), "), found part ", part + 1)};
   }
   model->files_.push_back(std::move(first));
