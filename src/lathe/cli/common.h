@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,12 @@ Status write_json(const Json& json);  // pretty, with a newline
 
 // The folder of `model`: the embedded default model when empty, else resolve_model().
 Result<std::filesystem::path> model_folder(const std::string& model);
+
+// "f16", "bf16" or "f32"; nothing for an empty text.
+Result<std::optional<CacheFormat>> parse_cache_type(const std::string& text);
+
+// Says on stderr what the model will take.
+void log_plan(const MemoryPlan& plan);
 
 // Opens the model; prints warnings, and the memory plan unless quiet, to stderr.
 Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags);

@@ -47,6 +47,7 @@ struct Peak {
   int threads = 1;
 };
 
+// Measures for `seconds` with one thread and as long with all.
 Peak measure_peak(ThreadPool& pool, PeakKind kind, double seconds);
 
 // Whether the kernel table in force computes what the reference table does, on a small product.
