@@ -250,7 +250,7 @@ void bench_gemm(benchmark::State& state, const KernelTable* table, GemmCase c, d
 // are the first columns of the keys), or the expanded form over strips that many queries share.
 struct LaneCase {
   const char* name;
-  DType dtype;  // of the rows
+  CacheFormat format;
   int64_t key_cols;
   int64_t value_cols;
   int64_t groups;
@@ -258,11 +258,14 @@ struct LaneCase {
 };
 
 constexpr LaneCase kLaneCases[] = {
-    {"absorbed_16_heads", DType::kF16, 576, 512, 1, true},
-    {"absorbed_16_heads", DType::kF32, 576, 512, 1, true},
-    {"absorbed_128_heads", DType::kF16, 576, 512, 8, true},
-    {"expanded_128_queries", DType::kF32, 192, 128, 8, false},
-    {"expanded_16_queries", DType::kF32, 192, 128, 1, false},
+    {"absorbed_16_heads", CacheFormat::kF16, 576, 512, 1, true},
+    {"absorbed_16_heads", CacheFormat::kF32, 576, 512, 1, true},
+    {"absorbed_16_heads", CacheFormat::kQ8, 576, 512, 1, true},
+    {"absorbed_16_heads", CacheFormat::kQ6, 576, 512, 1, true},
+    {"absorbed_128_heads", CacheFormat::kF16, 576, 512, 8, true},
+    {"absorbed_128_heads", CacheFormat::kQ6, 576, 512, 8, true},
+    {"expanded_128_queries", CacheFormat::kF32, 192, 128, 8, false},
+    {"expanded_16_queries", CacheFormat::kF32, 192, 128, 1, false},
 };
 
 // Floats at the start of a cache line, as a workspace gives them.
@@ -289,13 +292,19 @@ class LaneBench {
  public:
   explicit LaneBench(const LaneCase& c)
       : c_(c),
-        rows_(random_weights(c.dtype, kTileKeys * width())),
+        rows_(static_cast<size_t>(kTileKeys * cache_row_bytes(c.format, width()))),
         strip_(kStripFloats, 0.0F),
         q_(c.groups * c.key_cols * kLaneGroup, 0.02F),
         scores_(c.groups * kLaneScores, 0.0F),
         state_(c.groups * 3 * kLaneGroup, 0.0F),
         out_(c.groups * c.value_cols * kLaneGroup, 0.0F) {
     std::fill_n(visible_, kLaneGroup, 64);
+    Rng rng(7);
+    std::vector<float> row(static_cast<size_t>(width()));
+    for (int64_t i = 0; i < kTileKeys; ++i) {
+      for (float& v : row) v = static_cast<float>(rng.next_normal());
+      encode_cache_row(c.format, row.data(), width(), rows_.data() + i * cache_row_bytes(c.format, width()));
+    }
   }
 
   int64_t multiply_adds() const { return kTileKeys * kLaneGroup * c_.groups * (c_.key_cols + c_.value_cols); }
@@ -348,9 +357,11 @@ class LaneBench {
 
   // The strip of columns [c, c + 64).
   void load(const KernelTable& table, int64_t c) {
-    table.load_strip({.dtype = c_.dtype,
-                      .data = rows_.data() + c * dtype_size(c_.dtype),
-                      .stride = width() * dtype_size(c_.dtype),
+    table.load_strip({.format = c_.format,
+                      .data = rows_.data(),
+                      .elements = width(),
+                      .stride = cache_row_bytes(c_.format, width()),
+                      .first = c,
                       .rows = kTileKeys,
                       .cols = kStripColumns},
                      strip_.data());
@@ -452,8 +463,11 @@ void register_all() {
       for (const int64_t tokens : {1, 16}) add({dtype, 128, 512, tokens, true});  // one head of the absorbed W_UK
     }
     for (const LaneCase& c : kLaneCases) {
-      benchmark::RegisterBenchmark(
-          str("lanes/", table->isa, "/", c.name, "/", dtype_name(c.dtype)).c_str(), bench_lanes, table, &c, peak)
+      benchmark::RegisterBenchmark(str("lanes/", table->isa, "/", c.name, "/", cache_format_name(c.format)).c_str(),
+                                   bench_lanes,
+                                   table,
+                                   &c,
+                                   peak)
           ->Unit(benchmark::kMicrosecond);
     }
     for (const VectorCase& c : kVectorCases) {

@@ -150,12 +150,14 @@ class [[nodiscard]] Expected<void> {
 // Version of the library, e.g. "0.1.0". A static string.
 LATHE_API std::string_view version();
 
-// Element type of the attention cache.
+// How the attention cache is stored.
 enum class CacheType {
   kAuto,  // f16, or f32 with Compute::kF32
   kF32,
   kF16,
   kBF16,
+  kQ8,  // 8.5 bits per element, scales included
+  kQ6,  // 6 bits per element, scales included
 };
 
 // Arithmetic: the fast default, or reference-grade fp32 on the stored weights.

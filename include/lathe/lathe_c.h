@@ -57,7 +57,9 @@ typedef enum lathe_cache_type {
   LATHE_CACHE_AUTO = 0, /* f16, or f32 with LATHE_COMPUTE_F32 */
   LATHE_CACHE_F32 = 1,
   LATHE_CACHE_F16 = 2,
-  LATHE_CACHE_BF16 = 3
+  LATHE_CACHE_BF16 = 3,
+  LATHE_CACHE_Q8 = 4, /* 8.5 bits per element, scales included */
+  LATHE_CACHE_Q6 = 5  /* 6 bits per element, scales included */
 } lathe_cache_type;
 
 typedef enum lathe_compute {

@@ -182,7 +182,7 @@ TEST(GoldenModels, SixteenBitCachesStayClose) {
   const GoldenModel model = golden_models().back();
   ASSERT_EQ(model.name, "storyteller");
   const GoldenFile expected(model.expected / "expected.safetensors");
-  for (const auto& [type, tolerance] : {std::pair{DType::kF16, 0.01}, std::pair{DType::kBF16, 0.5}}) {
+  for (const auto& [type, tolerance] : {std::pair{CacheFormat::kF16, 0.01}, std::pair{CacheFormat::kBF16, 0.5}}) {
     Result<std::unique_ptr<Engine>> engine =
         Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
     ASSERT_TRUE(engine.has_value());
@@ -196,7 +196,7 @@ TEST(GoldenModels, SixteenBitCachesStayClose) {
         worst = std::max(worst, error);
         mean += error / static_cast<double>(wanted.size());
       }
-      EXPECT_LE(worst, tolerance) << prompt << " " << dtype_name(type) << ", mean " << mean;
+      EXPECT_LE(worst, tolerance) << prompt << " " << cache_format_name(type) << ", mean " << mean;
     }
   }
 }

@@ -18,7 +18,7 @@ using testing::GoldenModel;
 std::unique_ptr<Engine> open_engine(const GoldenModel& model,
                                     int threads,
                                     const KernelTable* kernels = nullptr,
-                                    std::optional<DType> cache = DType::kF32) {
+                                    std::optional<CacheFormat> cache = CacheFormat::kF32) {
   Result<std::unique_ptr<Engine>> engine =
       Engine::open({.model = model.folder, .threads = threads, .ctx_size = 0, .cache_type = cache, .kernels = kernels});
   EXPECT_TRUE(engine.has_value()) << model.name << ": " << (engine ? "" : engine.error().message);
@@ -74,9 +74,9 @@ TEST(Invariance, VectorTablesAgreeBitForBit) {
   if (vector_tables.size() < 2) GTEST_SKIP() << "this machine runs one vector table only";
   for (const GoldenModel& model : golden_models()) {
     SCOPED_TRACE(model.name);
-    const std::unique_ptr<Engine> first = open_engine(model, 2, vector_tables[0], DType::kF16);
+    const std::unique_ptr<Engine> first = open_engine(model, 2, vector_tables[0], CacheFormat::kF16);
     const std::vector<int32_t> ids = random_prompt(first->config(), kLong, 12);
-    testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], DType::kF16), ids, 0),
+    testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], CacheFormat::kF16), ids, 0),
                               score(*first, ids, 0));
   }
 }
@@ -143,7 +143,7 @@ std::vector<float> forward_in_form(const ModelWeights& weights, const std::vecto
   const ModelConfig& config = weights.config();
   Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::create(2);
   const CacheLayout layout{
-      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+      .format = CacheFormat::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   const auto tokens = static_cast<int64_t>(ids.size());
   Result<PagePool> pages = PagePool::create(layout, pages_for(tokens));
   SequenceCache cache(*pages);

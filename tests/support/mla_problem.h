@@ -90,7 +90,7 @@ struct MlaRun {
   int64_t expanded_until = 0;
   int64_t chunk = 1 << 20;  // tokens per call
   int threads = 1;
-  DType cache_type = DType::kF32;
+  CacheFormat cache_type = CacheFormat::kF32;
   uint64_t page_order = 0;
   const KernelTable* kernels = nullptr;
 };

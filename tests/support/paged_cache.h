@@ -17,10 +17,10 @@ namespace lathe::testing {
 // that reading one shows in the result.
 class PagedCache {
  public:
-  PagedCache(DType dtype, int64_t row_elements, int64_t tokens, uint64_t shuffle_seed)
-      : dtype_(dtype), row_elements_(row_elements) {
+  PagedCache(CacheFormat format, int64_t row_elements, int64_t tokens, uint64_t shuffle_seed)
+      : format_(format), row_elements_(row_elements) {
     const int64_t pages = (tokens + kPageTokens - 1) / kPageTokens;
-    const int64_t layer = kPageTokens * row_elements * dtype_size(dtype);
+    const int64_t layer = kPageTokens * cache_row_bytes(format, row_elements);
     memory_.assign(static_cast<size_t>(2 * layer * pages), std::byte{0xff});
     layer_offset_ = layer;
     for (int64_t i = 0; i < pages; ++i) pages_.push_back(memory_.data() + 2 * layer * i);
@@ -31,25 +31,23 @@ class PagedCache {
   }
 
   CacheView view() const {
-    return {.dtype = dtype_, .row_elements = row_elements_, .pages = pages_, .layer_offset = layer_offset_};
+    return {.format = format_, .row_elements = row_elements_, .pages = pages_, .layer_offset = layer_offset_};
   }
 
   // Rounds `values` [row_elements] to the cache's type.
-  void store(int64_t position, const float* values) {
-    lathe::kernels().from_float(dtype_, values, view().row(position), row_elements_);
-  }
+  void store(int64_t position, const float* values) { view().store(lathe::kernels(), position, values); }
 
   // The row as it is stored.
   std::vector<float> load(int64_t position) const { return load_row(view(), position); }
 
   static std::vector<float> load_row(const CacheView& cache, int64_t position) {
     std::vector<float> row(static_cast<size_t>(cache.row_elements));
-    lathe::kernels().to_float(cache.dtype, cache.row(position), row.data(), cache.row_elements);
+    cache.load(lathe::kernels(), position, 0, cache.row_elements, row.data());
     return row;
   }
 
  private:
-  DType dtype_;
+  CacheFormat format_;
   int64_t row_elements_;
   int64_t layer_offset_ = 0;
   std::vector<std::byte> memory_;

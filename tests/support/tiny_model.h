@@ -180,7 +180,7 @@ inline Forward forward_once(const ModelConfig& config,
 inline Forward forward_on_cpu(const ModelWeights& weights, std::span<const int32_t> ids, int64_t expanded_until = 0) {
   const ModelConfig& config = weights.config();
   const CacheLayout layout{
-      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+      .format = CacheFormat::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   const size_t count = (ids.size() + 63) / 64;
   std::vector<std::byte> memory(count * static_cast<size_t>(layout.page_bytes()));
   std::vector<std::byte*> pages;

@@ -64,8 +64,14 @@ Expected<OpenOptions> to_open_options(const lathe_open_options* user) {
     case LATHE_CACHE_BF16:
       out.cache_type = CacheType::kBF16;
       break;
+    case LATHE_CACHE_Q8:
+      out.cache_type = CacheType::kQ8;
+      break;
+    case LATHE_CACHE_Q6:
+      out.cache_type = CacheType::kQ6;
+      break;
     default:
-      return invalid(str("open options.cache_type: expected 0 to 3, found ", options->cache_type));
+      return invalid(str("open options.cache_type: expected 0 to 5, found ", options->cache_type));
   }
   switch (options->compute) {
     case LATHE_COMPUTE_AUTO:

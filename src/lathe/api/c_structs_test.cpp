@@ -154,8 +154,11 @@ TEST(OpenOptionsOfC, EveryFieldArrives) {
   options.threads = 2;
   options.context_size = 128;
   options.compute = LATHE_COMPUTE_F32;
-  const std::pair<int32_t, CacheType> types[] = {
-      {LATHE_CACHE_F32, CacheType::kF32}, {LATHE_CACHE_F16, CacheType::kF16}, {LATHE_CACHE_BF16, CacheType::kBF16}};
+  const std::pair<int32_t, CacheType> types[] = {{LATHE_CACHE_F32, CacheType::kF32},
+                                                 {LATHE_CACHE_F16, CacheType::kF16},
+                                                 {LATHE_CACHE_BF16, CacheType::kBF16},
+                                                 {LATHE_CACHE_Q8, CacheType::kQ8},
+                                                 {LATHE_CACHE_Q6, CacheType::kQ6}};
   for (const auto& [number, type] : types) {
     options.cache_type = number;
     const Expected<OpenOptions> typed = to_open_options(&options);
@@ -169,8 +172,8 @@ TEST(OpenOptionsOfC, EveryFieldArrives) {
 
 TEST(OpenOptionsOfC, UnknownValuesAreRefused) {
   lathe_open_options options = LATHE_OPEN_OPTIONS_INIT;
-  options.cache_type = 4;
-  EXPECT_EQ(message_of(options), "open options.cache_type: expected 0 to 3, found 4");
+  options.cache_type = 6;
+  EXPECT_EQ(message_of(options), "open options.cache_type: expected 0 to 5, found 6");
   options = LATHE_OPEN_OPTIONS_INIT;
   options.compute = -1;
   EXPECT_EQ(message_of(options), "open options.compute: expected 0 or 1, found -1");

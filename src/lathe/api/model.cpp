@@ -76,16 +76,22 @@ lathe::Result<lathe::EngineOptions> engine_options(std::string_view model, const
     case CacheType::kAuto:
       break;
     case CacheType::kF32:
-      out.cache_type = lathe::DType::kF32;
+      out.cache_type = lathe::CacheFormat::kF32;
       break;
     case CacheType::kF16:
-      out.cache_type = lathe::DType::kF16;
+      out.cache_type = lathe::CacheFormat::kF16;
       break;
     case CacheType::kBF16:
-      out.cache_type = lathe::DType::kBF16;
+      out.cache_type = lathe::CacheFormat::kBF16;
+      break;
+    case CacheType::kQ8:
+      out.cache_type = lathe::CacheFormat::kQ8;
+      break;
+    case CacheType::kQ6:
+      out.cache_type = lathe::CacheFormat::kQ6;
       break;
     default:
-      return invalid(str("cache_type: expected a value from 0 to 3, found ", static_cast<int>(options.cache_type)));
+      return invalid(str("cache_type: expected a value from 0 to 5, found ", static_cast<int>(options.cache_type)));
   }
   switch (options.compute) {
     case Compute::kAuto:
@@ -183,7 +189,7 @@ ModelInfo describe(const lathe::Engine& engine) {
   info.parameters = parameters.total;
   info.active_parameters = parameters.active;
   info.cache_bytes_per_token =
-      lathe::compare_caches(config).elements_per_token * static_cast<int64_t>(lathe::dtype_size(engine.cache_type()));
+      config.num_hidden_layers * lathe::cache_row_bytes(engine.cache_type(), config.cache_row_elements());
   info.weight_bytes = engine.plan().weights;
   info.cache_bytes = engine.plan().cache;
   info.scratch_bytes = engine.plan().scratch;

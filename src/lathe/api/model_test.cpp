@@ -348,6 +348,8 @@ TEST(Model, InfoSaysWhatTheModelIs) {
   EXPECT_GT(info.load_seconds, 0.0);
   EXPECT_TRUE(model.warnings().empty());
   EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kBF16}).info().cache_bytes_per_token, 6 * (64 + 16) * 2);
+  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ8}).info().cache_bytes_per_token, 6 * 3 * 34);
+  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ6}).info().cache_bytes_per_token, 6 * 3 * 24);
 }
 
 TEST(Model, WithoutTokenizerIdsWorkAndTextDoesNot) {
@@ -436,7 +438,7 @@ TEST(ModelOpen, RefusesOptionsOutOfRange) {
   refused({.threads = -1}, "threads: expected 0 (automatic) or more, found -1");
   refused({.context_size = -5}, "context_size: expected 0 (automatic) or more, found -5");
   refused({.threads = 1, .context_size = 513}, "context_size: expected at most max_position_embeddings 512, found 513");
-  refused({.cache_type = static_cast<CacheType>(9)}, "cache_type: expected a value from 0 to 3, found 9");
+  refused({.cache_type = static_cast<CacheType>(9)}, "cache_type: expected a value from 0 to 5, found 9");
   refused({.compute = static_cast<Compute>(2)}, "compute: expected a value from 0 to 1, found 2");
   const Expected<Model> crowded = Model::open(story_folder(), {.threads = 1'000'000});
   ASSERT_FALSE(crowded);

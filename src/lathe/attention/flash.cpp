@@ -29,7 +29,8 @@ int64_t max_partials(int threads) {
 }
 
 int64_t task_scratch_floats(int64_t key_cols, int64_t value_cols) {
-  return Workspace::padded(std::max(dots_scratch_floats(key_cols), lanes_scratch_floats(key_cols, value_cols)));
+  return Workspace::padded(
+      std::max(dots_scratch_floats(key_cols, value_cols), lanes_scratch_floats(key_cols, value_cols)));
 }
 
 // Ends a row: out = accumulated / sum.

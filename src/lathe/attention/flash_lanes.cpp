@@ -51,11 +51,11 @@ void flash_by_lanes(
   const CacheView& cache = task.segment->cache;
   const int64_t keys_end = task.keys_end();
   for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
-    const std::byte* rows = cache.row(start);
-    const LaneTile tile{.dtype = cache.dtype,
-                        .keys_data = rows + task.group->key_first * dtype_size(cache.dtype),
-                        .values_data = rows + task.group->value_first * dtype_size(cache.dtype),
-                        .stride = cache.row_elements * dtype_size(cache.dtype),
+    const LaneTile tile{.format = cache.format,
+                        .data = cache.row(start),
+                        .elements = cache.row_elements,
+                        .key_first = task.group->key_first,
+                        .value_first = task.group->value_first,
                         .start = start,
                         .keys = std::min(kPageTokens, keys_end - start)};
     const int64_t first_group = (task.first_row_at(start) - task.row_begin) / kLaneGroup;

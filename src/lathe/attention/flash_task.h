@@ -54,7 +54,7 @@ struct FlashResult {
 
 // One dot product per score, columns in the lanes: for few heads.
 inline constexpr int64_t kDotRows = 32;  // most rows of a task
-int64_t dots_scratch_floats(int64_t key_cols);
+int64_t dots_scratch_floats(int64_t key_cols, int64_t value_cols);
 void flash_by_dots(
     const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);
 

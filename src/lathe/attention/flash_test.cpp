@@ -27,7 +27,7 @@ struct Shape {
   int64_t key_cols = 8;
   int64_t value_cols = 8;
   bool shared = false;  // values are the first columns of the keys, as in absorbed MLA
-  DType dtype = DType::kF32;
+  CacheFormat format = CacheFormat::kF32;
 
   int64_t heads() const { return kv_heads * heads_per_group; }
 };
@@ -65,7 +65,7 @@ Batch make_batch(const Shape& shape, const std::vector<Span>& spans, uint64_t se
   Rng rng(seed);
   for (const Span& span : spans) {
     const int64_t end = span.position + span.tokens;
-    PagedCache& cache = batch.caches.emplace_back(shape.dtype, row_elements(shape), end, seed + shuffle_seed);
+    PagedCache& cache = batch.caches.emplace_back(shape.format, row_elements(shape), end, seed + shuffle_seed);
     for (int64_t p = 0; p < end; ++p) cache.store(p, testing::random_floats(rng, row_elements(shape)).data());
     batch.segments.push_back({.first_row = batch.tokens,
                               .tokens = span.tokens,
@@ -99,7 +99,8 @@ int64_t pick_length(Rng& rng) {
 }
 
 Shape random_shape(Rng& rng) {
-  constexpr DType kTypes[] = {DType::kF32, DType::kBF16, DType::kF16};
+  constexpr CacheFormat kTypes[] = {
+      CacheFormat::kF32, CacheFormat::kBF16, CacheFormat::kF16, CacheFormat::kQ8, CacheFormat::kQ6};
   // Few heads of a group go through dot products, from eight on they lie in lanes.
   constexpr int64_t kManyHeads[] = {8, 11, 16, 17, 40};
   Shape shape{.kv_heads = rng.next_int(1, 3),
@@ -107,7 +108,7 @@ Shape random_shape(Rng& rng) {
               .key_cols = rng.next_int(1, 140),
               .value_cols = rng.next_int(1, 140),
               .shared = rng.next_int(0, 1) == 1,
-              .dtype = kTypes[rng.next_int(0, 2)]};
+              .format = kTypes[rng.next_int(0, 4)]};
   if (shape.shared) shape.value_cols = std::min(shape.value_cols, shape.key_cols);
   return shape;
 }
@@ -135,7 +136,7 @@ TEST_P(FlashOnEveryTable, RandomShapesMatchPlainAttention) {
                      "/",
                      shape.value_cols,
                      " columns, ",
-                     dtype_name(shape.dtype),
+                     cache_format_name(shape.format),
                      ", first at ",
                      spans.front().position));
     Batch batch = make_batch(shape, spans, seed);
@@ -223,7 +224,8 @@ TEST(Flash, CompanionsInTheBatchChangeNoBit) {
 
 TEST(Flash, ChunksOfAPromptChangeNoBit) {
   for (const int64_t heads : {3, 9}) {
-    const Shape shape{.kv_heads = 2, .heads_per_group = heads, .key_cols = 10, .value_cols = 6, .dtype = DType::kF16};
+    const Shape shape{
+        .kv_heads = 2, .heads_per_group = heads, .key_cols = 10, .value_cols = 6, .format = CacheFormat::kF16};
     Batch whole = make_batch(shape, {{450, 130}}, 3);
     run(whole, 2);
     for (const int64_t chunk : {1, 9, 62, 64, 100}) {
@@ -256,7 +258,8 @@ TEST(Flash, PageOrderAndThreadsChangeNoBit) {
 
 TEST(Flash, VectorTablesAgreeBitForBit) {
   for (const int64_t heads : {2, 16}) {
-    const Shape shape{.kv_heads = 2, .heads_per_group = heads, .key_cols = 70, .value_cols = 65, .dtype = DType::kBF16};
+    const Shape shape{
+        .kv_heads = 2, .heads_per_group = heads, .key_cols = 70, .value_cols = 65, .format = CacheFormat::kBF16};
     Batch first = make_batch(shape, {{600, 3}, {10, 20}}, 6);
     run(first, 2, *all_kernels().back());
     for (const KernelTable* table : all_kernels().subspan(1)) {

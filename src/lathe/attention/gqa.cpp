@@ -47,7 +47,7 @@ void gqa_attention(const CpuContext& cpu, const GqaArgs& a) {
         for (int64_t g = 0; g < s.num_key_value_heads; ++g) {
           rope(row + g * s.head_dim, a.rope_cos + t * pairs, a.rope_sin + t * pairs, pairs);
         }
-        cpu.kernels.from_float(segment.cache.dtype, row, segment.cache.row(segment.position + i), s.cache_row());
+        segment.cache.store(cpu.kernels, segment.position + i, row);
       }
     });
   }

@@ -57,7 +57,7 @@ std::vector<float> run(const Problem& p, int64_t chunk, int threads, const Kerne
                            .k_proj_bias = bias(p.k_bias),
                            .v_proj_bias = bias(p.v_bias),
                            .o_proj_bias = bias(p.o_bias)};
-  PagedCache cache(DType::kF32, s.cache_row(), p.tokens(), 3);
+  PagedCache cache(CacheFormat::kF32, s.cache_row(), p.tokens(), 3);
   CpuBench bench(threads, gqa_scratch_floats(s, std::min(chunk, p.tokens()), threads), kernels);
   const RopeTable table = RopeTable::make(p.rope);
   std::vector<float> out(p.x.size(), std::nanf(""));

@@ -19,19 +19,21 @@ TileScratch split_scratch(float* memory) {
   return {memory, scores, scores + kLaneBatch * kLaneScores};
 }
 
-// Runs product(strip, column, cols) for the strips of `total` columns that begin at `data`.
+// Runs product(column, cols) for the strips of `total` columns from `first` on, each loaded before.
 template <class Product>
 void for_strips(const KernelTable& kernels,
                 const LaneTile& tile,
-                const std::byte* data,
+                int64_t first,
                 int64_t total,
                 float* strip,
                 const Product& product) {
   for (int64_t column = 0; column < total; column += kStripColumns) {
     const int64_t cols = std::min(kStripColumns, total - column);
-    kernels.load_strip({.dtype = tile.dtype,
-                        .data = data + column * dtype_size(tile.dtype),
-                        .stride = tile.stride,
+    kernels.load_strip({.format = tile.format,
+                        .data = tile.data,
+                        .elements = tile.elements,
+                        .stride = cache_row_bytes(tile.format, tile.elements),
+                        .first = first + column,
                         .rows = tile.keys,
                         .cols = cols},
                        strip);
@@ -50,7 +52,7 @@ void attend_batch(const KernelTable& kernels,
                   const TileScratch& scratch) {
   const int64_t q_stride = b.key_cols * kLaneGroup;
   const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
-  for_strips(kernels, tile, tile.keys_data, b.key_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, [&](int64_t column, int64_t cols) {
     kernels.lane_scores({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,
@@ -75,7 +77,7 @@ void attend_batch(const KernelTable& kernels,
                           .sum = b.sum_GL + lanes,
                           .factor = scratch.factor_GL + g * kLaneGroup});
   }
-  for_strips(kernels, tile, tile.values_data, b.value_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, [&](int64_t column, int64_t cols) {
     kernels.lane_values({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,

@@ -30,12 +30,13 @@ int64_t lane_block_floats(int64_t key_cols, int64_t value_cols, int64_t groups);
 // lane has a pair, queries are not set.
 LaneBlock make_lane_block(float* memory, int64_t key_cols, int64_t value_cols, int64_t groups);
 
-// Keys and values of up to 64 consecutive positions, rows `stride` bytes apart.
+// Keys and values of up to 64 consecutive positions: column ranges of rows that lie one after the other.
 struct LaneTile {
-  DType dtype = DType::kF32;  // kF32, kBF16 or kF16
-  const std::byte* keys_data = nullptr;
-  const std::byte* values_data = nullptr;
-  int64_t stride = 0;
+  CacheFormat format = CacheFormat::kF32;
+  const std::byte* data = nullptr;  // of the first row
+  int64_t elements = 0;             // of a row
+  int64_t key_first = 0;
+  int64_t value_first = 0;
   int64_t start = 0;  // position of the first row
   int64_t keys = 0;   // 1..64
 };

@@ -53,7 +53,7 @@ void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, flo
       cpu.kernels.rms_norm(row, a.weights.kv_a_layernorm, row, s.kv_lora_rank, static_cast<float>(kLatentNormEps));
     }
     rope(row + s.kv_lora_rank, cos, sin, pairs);
-    cpu.kernels.from_float(segment.cache.dtype, row, segment.cache.row(segment.position + i), s.cache_row());
+    segment.cache.store(cpu.kernels, segment.position + i, row);
     for (int64_t h = 0; h < s.num_heads; ++h) {
       rope(q_THK + (t * s.num_heads + h) * s.qk_head_dim() + s.qk_nope_head_dim, cos, sin, pairs);
     }

@@ -62,11 +62,9 @@ void expand_tile(const MlaHead& head,
   const int64_t stride = expanded_row(s);
   const bool quantised = reads_quantised_latents(head.weights);
   for (int64_t i = 0; i < keys; ++i) {
-    const std::byte* row = cache.row(start + i);
     float* latent_C = scratch.latents_SC + i * s.kv_lora_rank;
-    head.kernels.to_float(cache.dtype, row, latent_C, s.kv_lora_rank);
-    head.kernels.to_float(
-        cache.dtype, row + s.kv_lora_rank * dtype_size(cache.dtype), out_SE + i * stride, s.qk_rope_head_dim);
+    cache.load(head.kernels, start + i, 0, s.kv_lora_rank, latent_C);
+    cache.load(head.kernels, start + i, s.kv_lora_rank, s.qk_rope_head_dim, out_SE + i * stride);
     if (quantised) head.kernels.quantise(latent_C, 0, s.kv_lora_rank / kBlock, scratch.quantised, i);
   }
   expand_latents(head, keys, scratch.latents_SC, scratch.quantised, {out_SE + s.qk_rope_head_dim, stride});
@@ -141,10 +139,11 @@ void run_unit(
       const int64_t keys = std::min(kPageTokens, keys_end - start);
       float* rows = scratch + at.expanded + (start - span) * expanded_row(s);
       expand_tile(head, unit.segment.cache, start, keys, latents, rows);
-      tiles[count++] = {.dtype = DType::kF32,
-                        .keys_data = reinterpret_cast<const std::byte*>(rows),
-                        .values_data = reinterpret_cast<const std::byte*>(rows + s.qk_head_dim()),
-                        .stride = expanded_row(s) * static_cast<int64_t>(sizeof(float)),
+      tiles[count++] = {.format = CacheFormat::kF32,
+                        .data = reinterpret_cast<const std::byte*>(rows),
+                        .elements = expanded_row(s),
+                        .key_first = 0,
+                        .value_first = s.qk_head_dim(),
                         .start = start,
                         .keys = keys};
     }

@@ -83,14 +83,14 @@ TEST(Mla, PrefillEqualsDecodeBitForBit) {
     const MlaProblem p = random_problem(seed);
     SCOPED_TRACE(describe(p.shape, seed));
     for (const int64_t expanded_until : {int64_t{0}, p.tokens()}) {
-      const std::vector<float> once = run_mla(p, {.expanded_until = expanded_until, .cache_type = DType::kF16});
+      const std::vector<float> once = run_mla(p, {.expanded_until = expanded_until, .cache_type = CacheFormat::kF16});
       for (const int64_t chunk : {1, 7, 64}) {
         SCOPED_TRACE(chunk);
         testing::expect_same_bits(run_mla(p,
                                           {.expanded_until = expanded_until,
                                            .chunk = chunk,
                                            .threads = 3,
-                                           .cache_type = DType::kF16,
+                                           .cache_type = CacheFormat::kF16,
                                            .page_order = seed}),
                                   once);
       }
@@ -120,15 +120,40 @@ TEST(Mla, CacheTypesRoundWhatIsStored) {
   const MlaProblem p = random_problem(30);
   std::vector<float> exact;
   const std::vector<float> full = run_mla(p, {}, &exact);
-  for (const DType type : {DType::kF16, DType::kBF16}) {
-    SCOPED_TRACE(dtype_name(type));
+  for (const CacheFormat type : {CacheFormat::kF16, CacheFormat::kBF16}) {
+    SCOPED_TRACE(cache_format_name(type));
     std::vector<float> rounded;
     const std::vector<float> out = run_mla(p, {.cache_type = type}, &rounded);
-    testing::expect_close(out, full, {"cache rounding", 1e-6, type == DType::kF16 ? 2e-3 : 1.6e-2, 1e-3});
+    testing::expect_close(out, full, {"cache rounding", 1e-6, type == CacheFormat::kF16 ? 2e-3 : 1.6e-2, 1e-3});
     for (size_t i = 0; i < exact.size(); ++i) {
       const float wanted =
-          type == DType::kF16 ? f16_to_float(float_to_f16(exact[i])) : bf16_to_float(float_to_bf16(exact[i]));
+          type == CacheFormat::kF16 ? f16_to_float(float_to_f16(exact[i])) : bf16_to_float(float_to_bf16(exact[i]));
       ASSERT_EQ(rounded[i], wanted) << i;
+    }
+  }
+}
+
+// Quantised caches give what attention over the stored values gives, in both forms, and differ from exact ones by their
+// levels.
+TEST(Mla, QuantisedCachesAgreeInBothForms) {
+  for (const int64_t heads : {4, 16}) {
+    const MlaShape shape{.hidden_size = 48,
+                         .num_heads = heads,
+                         .qk_nope_head_dim = 24,
+                         .qk_rope_head_dim = 16,
+                         .v_head_dim = 20,
+                         .kv_lora_rank = 64,
+                         .q_lora_rank = 0,
+                         .softmax_scale = 0.2F};
+    const MlaProblem p = random_mla(shape, 130, 5);
+    const std::vector<float> exact = run_mla(p);
+    for (const auto& [type, error] : {std::pair{CacheFormat::kQ8, 0.02}, {CacheFormat::kQ6, 0.1}}) {
+      SCOPED_TRACE(str(heads, " heads, ", cache_format_name(type)));
+      const std::vector<float> absorbed = run_mla(p, {.threads = 2, .cache_type = type});
+      const std::vector<float> expanded = run_mla(p, {.expanded_until = 130, .threads = 2, .cache_type = type});
+      testing::expect_close(expanded, absorbed, testing::tol::kF32Reduction);
+      testing::expect_close(absorbed, exact, {"cache levels", 1e-6, error, 1e-2});
+      testing::expect_same_bits(run_mla(p, {.chunk = 7, .threads = 3, .cache_type = type, .page_order = 9}), absorbed);
     }
   }
 }
@@ -189,7 +214,7 @@ TEST(Mla, HundredSequencesInOneStep) {
   std::vector<float> sin(cos.size());
   std::vector<testing::PagedCache> caches;
   std::vector<AttentionSegment> segments;
-  for (int64_t i = 0; i < kSequences; ++i) caches.emplace_back(DType::kF32, shape.cache_row(), 1, 0);
+  for (int64_t i = 0; i < kSequences; ++i) caches.emplace_back(CacheFormat::kF32, shape.cache_row(), 1, 0);
   for (int64_t i = 0; i < kSequences; ++i) {
     table.cos_sin(0, cos.data() + i * table.pairs(), sin.data() + i * table.pairs());
     segments.push_back({.first_row = i,

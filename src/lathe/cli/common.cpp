@@ -53,12 +53,11 @@ Result<std::filesystem::path> model_folder(const std::string& model) {
       str("default model: expected share/lathe/models/storyteller beside the program, found none near ", here)};
 }
 
-Result<std::optional<DType>> parse_cache_type(const std::string& text) {
-  if (text.empty()) return std::optional<DType>();
-  if (text == "f16") return std::optional(DType::kF16);
-  if (text == "bf16") return std::optional(DType::kBF16);
-  if (text == "f32") return std::optional(DType::kF32);
-  return Error{Errc::kInvalidArgument, str("--cache-type: expected f16, bf16 or f32, found ", quoted(text))};
+Result<std::optional<CacheFormat>> parse_cache_type(const std::string& text) {
+  if (text.empty()) return std::optional<CacheFormat>();
+  const std::optional<CacheFormat> format = cache_format_from_name(text);
+  if (format) return format;
+  return Error{Errc::kInvalidArgument, str("--cache-type: expected f16, bf16, f32, q8 or q6, found ", quoted(text))};
 }
 
 void log_plan(const MemoryPlan& plan) {
@@ -74,7 +73,7 @@ void log_plan(const MemoryPlan& plan) {
 
 Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
   LATHE_TRY(const std::filesystem::path folder, model_folder(flags.model));
-  LATHE_TRY(const std::optional<DType> cache_type, parse_cache_type(flags.cache_type));
+  LATHE_TRY(const std::optional<CacheFormat> cache_type, parse_cache_type(flags.cache_type));
   EngineOptions options;
   options.model = folder;
   options.threads = static_cast<int>(flags.threads);

@@ -22,7 +22,7 @@ struct Facts {
   CacheComparison cache;
   MemoryPlan plan;
   int64_t context = 0;
-  int64_t cache_bytes = 0;  // of one element
+  CacheFormat cache_format = CacheFormat::kF16;
   std::string cache_type;
 };
 
@@ -46,7 +46,8 @@ Result<Facts> gather(const InspectOptions& o) {
     weight_bytes = checkpoint.total_bytes();
   }
   f.cache_type = o.cache_type;
-  f.cache_bytes = o.cache_type == "f32" ? 4 : 2;
+  LATHE_TRY(const std::optional<CacheFormat> cache_format, parse_cache_type(o.cache_type));
+  f.cache_format = cache_format.value_or(CacheFormat::kF16);
   const int64_t most = f.config.max_position_embeddings;
   f.context = o.ctx_size > 0 ? o.ctx_size : std::min(most, kDefaultContext);
   if (f.context > most) {
@@ -58,13 +59,19 @@ Result<Facts> gather(const InspectOptions& o) {
   LATHE_TRY(f.plan,
             plan_memory(f.config,
                         {.context = f.context,
-                         .cache_bytes_per_element = static_cast<double>(f.cache_bytes),
+                         .cache_format = f.cache_format,
                          .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = batch,
                          .threads = threads,
                          .weight_bytes = weight_bytes,
                          .scratch_floats = CpuBackend::total_floats(f.config, batch, threads)}));
   return f;
+}
+
+// Bytes of so many cached elements over all layers.
+int64_t cache_bytes(const Facts& f, int64_t elements) {
+  const int64_t layers = f.config.num_hidden_layers;
+  return layers * cache_row_bytes(f.cache_format, elements / layers);
 }
 
 std::string attention_name(const ModelConfig& c) {
@@ -92,7 +99,7 @@ Json to_json(const Facts& f) {
   Json cache = Json::object();
   cache.set("type", f.cache_type);
   cache.set("elements_per_token", f.cache.elements_per_token);
-  cache.set("bytes_per_token", f.cache.elements_per_token * f.cache_bytes);
+  cache.set("bytes_per_token", cache_bytes(f, f.cache.elements_per_token));
   cache.set("mha_elements_per_token", f.cache.mha_elements_per_token);
   cache.set("gqa8_elements_per_token", f.cache.gqa8_elements_per_token);
   cache.set("mqa_elements_per_token", f.cache.mqa_elements_per_token);
@@ -205,7 +212,7 @@ std::string to_text(const Facts& f) {
     out.resize(26, ' ');
     std::string count = with_commas(elements);
     out += std::string(count.size() < 12 ? 12 - count.size() : 0, ' ') + count + " elements  ";
-    std::string bytes = with_commas(elements * f.cache_bytes);
+    std::string bytes = with_commas(cache_bytes(f, elements));
     return out + std::string(bytes.size() < 12 ? 12 - bytes.size() : 0, ' ') + bytes + " bytes\n";
   };
   const int64_t groups = f.cache.mqa_elements_per_token;

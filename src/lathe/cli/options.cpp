@@ -98,8 +98,8 @@ void add_engine_flags(CLI::App& app, EngineFlags& f, bool model_required, bool h
       ->check(whole(1, 1024));
   option(app, "-c,--ctx-size", f.ctx_size, "Positions of the cache; default: the model's, at most 32768")
       ->check(whole(1, kMaxTokens));
-  option(app, "--cache-type", f.cache_type, "f16 (default), bf16 or f32 (default with --compute f32)")
-      ->check(one_of({"f16", "bf16", "f32"}));
+  option(app, "--cache-type", f.cache_type, "f16 (default), bf16, f32 (default with --compute f32), q8 or q6")
+      ->check(one_of({"f16", "bf16", "f32", "q8", "q6"}));
   option(app, "--compute", f.compute, "auto, or f32: reference-grade arithmetic, for parity")
       ->check(one_of({"auto", "f32"}));
   option(app, "--backend", f.backend, "auto or cpu")->check(one_of({"auto", "cpu"}));
@@ -188,7 +188,8 @@ void add_looking(CLI::App& app, Parsed& p) {
   option(
       inspect, "-c,--ctx-size", p.inspect.ctx_size, "Context of the memory plan; default: the model's, at most 32768")
       ->check(whole(1, kMaxTokens));
-  option(inspect, "--cache-type", p.inspect.cache_type, "f16, bf16 or f32")->check(one_of({"f16", "bf16", "f32"}));
+  option(inspect, "--cache-type", p.inspect.cache_type, "f16, bf16, f32, q8 or q6")
+      ->check(one_of({"f16", "bf16", "f32", "q8", "q6"}));
   add_json(inspect, p.inspect.json);
 
   CLI::App& verify =

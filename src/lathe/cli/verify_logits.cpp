@@ -49,7 +49,7 @@ Result<Outcome> forward_on_cpu(const ModelWeights& weights,
                                bool expanded) {
   const ModelConfig& config = weights.config();
   const CacheLayout layout{
-      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+      .format = CacheFormat::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   const auto tokens = static_cast<int64_t>(ids.size());
   LATHE_TRY(PagePool pages, PagePool::create(layout, pages_for(tokens)));
   SequenceCache cache(pages);

@@ -3,6 +3,7 @@
 // changes no bit.
 #pragma once
 
+#include "lathe/kernels/cache_rows-inl.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/kernels/ops-inl.h"
 
@@ -183,49 +184,69 @@ void lane_softmax(const LaneSoftmaxArgs& a) {
   store(a.factor, factor);
 }
 
-// One row of a strip from `cols` < 64 stored elements, zeros after.
-template <DType kType>
-LATHE_INLINE void fill_strip_row(const std::byte* from, int64_t cols, float* out) {
-  for (int64_t i = 0; i < kStripColumns; i += kLanes) {
-    const int64_t count = cols - i;
-    if (count >= kLanes) {
-      store(out + i, decode<kType>(from + i * element_bytes(kType)));
-    } else if (count > 0) {
-      store(out + i, decode_first<kType>(from + i * element_bytes(kType), count));
-    } else {
-      store(out + i, zero());
-    }
+void cache_to_float(CacheFormat format, const std::byte* row, int64_t elements, int64_t first, int64_t n, float* out) {
+  const int64_t groups = (elements + kCacheGroup - 1) / kCacheGroup;
+  switch (format) {
+    case CacheFormat::kF32:
+      return decode_all<DType::kF32>(row + 4 * first, out, n);
+    case CacheFormat::kF16:
+      return decode_all<DType::kF16>(row + 2 * first, out, n);
+    case CacheFormat::kBF16:
+      return decode_all<DType::kBF16>(row + 2 * first, out, n);
+    case CacheFormat::kQ8:
+      return decode_groups<CacheFormat::kQ8>(row, groups, first, n, out);
+    case CacheFormat::kQ6:
+      return decode_groups<CacheFormat::kQ6>(row, groups, first, n, out);
   }
 }
 
 template <DType kType>
-LATHE_INLINE void fill_strip(const StripSource& s, float* strip) {
-  const std::byte* from = s.data;
-  float* out = strip;
-  float* const end = strip + s.rows * kStripColumns;
-  if (s.cols == kStripColumns) {
-    for (; out < end; out += kStripColumns, from += s.stride) {
-      LATHE_UNROLL
-      for (int64_t i = 0; i < kStripColumns; i += kLanes)
-        store(out + i, decode<kType>(from + i * element_bytes(kType)));
-    }
-  } else {
-    for (; out < end; out += kStripColumns, from += s.stride) fill_strip_row<kType>(from, s.cols, out);
+LATHE_INLINE void fill_whole_rows(const StripSource& s, float* strip) {
+  const std::byte* from = s.data + s.first * element_bytes(kType);
+  for (float* out = strip; out < strip + s.rows * kStripColumns; out += kStripColumns, from += s.stride) {
+    LATHE_UNROLL
+    for (int64_t i = 0; i < kStripColumns; i += kLanes) store(out + i, decode<kType>(from + i * element_bytes(kType)));
   }
-  for (; out < strip + kStripFloats; out += kLanes) store(out, zero());
+}
+
+template <CacheFormat kFormat>
+LATHE_INLINE void fill_whole_groups(const StripSource& s, float* strip) {
+  const int64_t groups = (s.elements + kCacheGroup - 1) / kCacheGroup;
+  const std::byte* from = s.data;
+  for (float* out = strip; out < strip + s.rows * kStripColumns; out += kStripColumns, from += s.stride) {
+    decode_group<kFormat>(from, groups, s.first / kCacheGroup, out);
+    decode_group<kFormat>(from, groups, s.first / kCacheGroup + 1, out + kCacheGroup);
+  }
+}
+
+// Rows that need no care at their ends.
+LATHE_INLINE void fill_whole(const StripSource& s, float* strip) {
+  switch (s.format) {
+    case CacheFormat::kF32:
+      return fill_whole_rows<DType::kF32>(s, strip);
+    case CacheFormat::kF16:
+      return fill_whole_rows<DType::kF16>(s, strip);
+    case CacheFormat::kBF16:
+      return fill_whole_rows<DType::kBF16>(s, strip);
+    case CacheFormat::kQ8:
+      return fill_whole_groups<CacheFormat::kQ8>(s, strip);
+    case CacheFormat::kQ6:
+      return fill_whole_groups<CacheFormat::kQ6>(s, strip);
+  }
 }
 
 void load_strip(const StripSource& s, float* strip) {
-  switch (s.dtype) {
-    case DType::kF32:
-      return fill_strip<DType::kF32>(s, strip);
-    case DType::kBF16:
-      return fill_strip<DType::kBF16>(s, strip);
-    case DType::kF16:
-      return fill_strip<DType::kF16>(s, strip);
-    default:
-      __builtin_trap();  // not a type that this table promises
+  const bool groups = s.format == CacheFormat::kQ8 || s.format == CacheFormat::kQ6;
+  if (s.cols == kStripColumns && (!groups || s.first % kCacheGroup == 0)) {
+    fill_whole(s, strip);
+  } else {
+    for (int64_t row = 0; row < s.rows; ++row) {
+      float* out = strip + row * kStripColumns;
+      cache_to_float(s.format, s.data + row * s.stride, s.elements, s.first, s.cols, out);
+      for (int64_t i = s.cols; i < kStripColumns; ++i) out[i] = 0.0f;
+    }
   }
+  for (float* out = strip + s.rows * kStripColumns; out < strip + kStripFloats; out += kLanes) store(out, zero());
 }
 
 // Rows and columns of 8 x 8 floats exchanged.

@@ -266,28 +266,69 @@ TEST(Lanes, SoftmaxAgreesBitForBitBetweenTables) {
   }
 }
 
+constexpr CacheFormat kFormats[] = {
+    CacheFormat::kF32, CacheFormat::kBF16, CacheFormat::kF16, CacheFormat::kQ8, CacheFormat::kQ6};
+
+// Rows in a cache format that end right before an unmapped page.
+testing::FencedBytes stored_rows(CacheFormat format, int64_t rows, int64_t elements, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<std::byte> bytes(static_cast<size_t>(rows * cache_row_bytes(format, elements)));
+  for (int64_t row = 0; row < rows; ++row) {
+    const std::vector<float> values = random_floats(rng, elements);
+    encode_cache_row(format, values.data(), elements, bytes.data() + row * cache_row_bytes(format, elements));
+  }
+  return testing::FencedBytes(bytes);
+}
+
+struct Columns {
+  int64_t rows;
+  int64_t elements;
+  int64_t first;
+  int64_t cols;
+};
+
 TEST_P(LanesOnEveryTable, StripsHoldTheRowsAndZeros) {
-  Rng rng(4);
-  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-    for (const auto& [rows, cols] : {std::pair{64, 64}, {1, 1}, {63, 17}, {5, 48}}) {
-      SCOPED_TRACE(str(dtype_name(dtype), " ", rows, " x ", cols));
-      const int64_t stride = cols + 3;
-      const std::vector<float> values = random_floats(rng, rows * stride);
-      std::vector<std::byte> stored(static_cast<size_t>((rows - 1) * stride + cols) * 4);
-      GetParam()->from_float(dtype, values.data(), stored.data(), (rows - 1) * stride + cols);
-      stored.resize(static_cast<size_t>(((rows - 1) * stride + cols) * dtype_size(dtype)));
-      const testing::FencedBytes fenced{std::span<const std::byte>(stored)};
+  for (const CacheFormat format : kFormats) {
+    for (const Columns& c :
+         {Columns{64, 64, 0, 64}, {1, 1, 0, 1}, {63, 100, 32, 64}, {5, 96, 17, 48}, {2, 131, 67, 64}, {3, 40, 32, 8}}) {
+      SCOPED_TRACE(str(cache_format_name(format), " ", c.rows, " rows, ", c.cols, " columns from ", c.first));
+      const testing::FencedBytes stored = stored_rows(format, c.rows, c.elements, 4);
+      const int64_t stride = cache_row_bytes(format, c.elements);
       GuardedFloats strip(kStripFloats);
-      GetParam()->load_strip(
-          {.dtype = dtype, .data = fenced.data(), .stride = stride * dtype_size(dtype), .rows = rows, .cols = cols},
-          strip.data());
+      GetParam()->load_strip({.format = format,
+                              .data = stored.data(),
+                              .elements = c.elements,
+                              .stride = stride,
+                              .first = c.first,
+                              .rows = c.rows,
+                              .cols = c.cols},
+                             strip.data());
       EXPECT_TRUE(strip.guards_intact());
       std::vector<float> expected(kStripFloats, 0.0F);
-      for (int64_t row = 0; row < rows; ++row) {
-        GetParam()->to_float(
-            dtype, stored.data() + row * stride * dtype_size(dtype), expected.data() + row * kStripColumns, cols);
+      for (int64_t row = 0; row < c.rows; ++row) {
+        float* to = expected.data() + row * kStripColumns;
+        decode_cache_row(format, stored.data() + row * stride, c.elements, c.first, c.cols, to);
       }
       testing::expect_same_bits(strip.values(), expected);
+    }
+  }
+}
+
+TEST_P(LanesOnEveryTable, CacheRowsAreReadAnywhere) {
+  for (const CacheFormat format : kFormats) {
+    for (const int64_t elements : {1, 31, 32, 80, 97, 576}) {
+      const testing::FencedBytes stored = stored_rows(format, 1, elements, 6);
+      for (const int64_t first : {int64_t{0}, elements / 3, elements - 1}) {
+        for (const int64_t n : {int64_t{0}, int64_t{1}, (elements - first) / 2, elements - first}) {
+          SCOPED_TRACE(str(cache_format_name(format), ": ", n, " of ", elements, " from ", first));
+          GuardedFloats out(n);
+          GetParam()->cache_to_float(format, stored.data(), elements, first, n, out.data());
+          EXPECT_TRUE(out.guards_intact());
+          std::vector<float> expected(static_cast<size_t>(n));
+          decode_cache_row(format, stored.data(), elements, first, n, expected.data());
+          testing::expect_same_bits(out.values(), expected);
+        }
+      }
     }
   }
 }

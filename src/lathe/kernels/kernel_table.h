@@ -125,6 +125,9 @@ struct KernelTable {
   void (*lane_scores)(const LaneScoresArgs& args);
   void (*lane_softmax)(const LaneSoftmaxArgs& args);
   void (*lane_values)(const LaneValuesArgs& args);
+  // Elements [first, first + n) of a cache row of `elements` to fp32.
+  void (*cache_to_float)(
+      CacheFormat format, const std::byte* row, int64_t elements, int64_t first, int64_t n, float* out);
   // lanes[k][i] = rows[i][k] for k < n, and back; 16 rows, those that are null give 0 or are not written.
   void (*rows_to_lanes)(const float* const* rows, int64_t n, float* lanes);
   void (*lanes_to_rows)(const float* lanes, int64_t n, float* const* rows);

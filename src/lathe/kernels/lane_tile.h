@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "lathe/tensor/dtype.h"
+#include "lathe/kernels/cache_rows.h"
 
 namespace lathe {
 
@@ -22,11 +22,14 @@ constexpr int64_t lane_columns(int64_t cols) {
   return (cols + 15) / 16 * 16;
 }
 
-// Columns [0, cols) of `rows` rows in a plain type (kF32, kBF16, kF16), `stride` bytes apart; at most 64 by 64.
+// Columns [first, first + cols) of `rows` rows of `elements` elements (cache_rows.h), `stride` bytes apart; at most 64
+// by 64.
 struct StripSource {
-  DType dtype = DType::kF32;
-  const std::byte* data = nullptr;
+  CacheFormat format = CacheFormat::kF32;
+  const std::byte* data = nullptr;  // of the first row
+  int64_t elements = 0;
   int64_t stride = 0;
+  int64_t first = 0;
   int64_t rows = 0;
   int64_t cols = 0;
 };

@@ -39,13 +39,13 @@ struct Step {
   std::span<const int64_t> logit_rows;    // rows whose logits are wanted, ascending
 };
 
-// Layout of cached rows: [layer][64 positions][row_elements] per page.
+// Layout of cached rows: [layer][64 positions][row] per page.
 struct CacheLayout {
-  DType dtype = DType::kF16;  // kF32, kBF16 or kF16
-  int64_t row_elements = 0;   // ModelConfig::cache_row_elements()
+  CacheFormat format = CacheFormat::kF16;
+  int64_t row_elements = 0;  // ModelConfig::cache_row_elements()
   int64_t layers = 0;
 
-  int64_t layer_bytes() const { return kPageTokens * row_elements * dtype_size(dtype); }
+  int64_t layer_bytes() const { return kPageTokens * cache_row_bytes(format, row_elements); }
 
   int64_t page_bytes() const { return layers * layer_bytes(); }
 };

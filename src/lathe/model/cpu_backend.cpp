@@ -50,8 +50,8 @@ int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int
   const int64_t dense = has_dense ? swiglu_scratch_floats(c.hidden_size, c.intermediate_size, max_tokens) : 0;
   const int64_t head = 2 * Workspace::padded(max_tokens * c.hidden_size);
   // Inside attention and head, one product at a time may need its input quantised.
-  const int64_t heads = c.attention == AttentionKind::kMla ? c.num_attention_heads * c.v_head_dim
-                                                           : c.num_attention_heads * c.head_dim;
+  const int64_t heads =
+      c.attention == AttentionKind::kMla ? c.num_attention_heads * c.v_head_dim : c.num_attention_heads * c.head_dim;
   const int64_t widest = std::max({c.hidden_size, heads, c.q_lora_rank}) + kBlock;
   const int64_t quantised = quantised_floats(max_tokens, widest / kBlock * kBlock);
   return std::max({attention + quantised, moe, dense, head + quantised}) + Workspace::padded(1);
@@ -91,7 +91,7 @@ void CpuBackend::begin_step(const Step& step) {
          .position = chunk.position,
          .expanded_until = chunk.expanded_until,
          .cache = {
-             .dtype = cache_.dtype, .row_elements = cache_.row_elements, .pages = chunk.pages, .layer_offset = 0}});
+             .format = cache_.format, .row_elements = cache_.row_elements, .pages = chunk.pages, .layer_offset = 0}});
     const auto rows = static_cast<size_t>(chunk.tokens * pairs);
     rope_.cos_sin_range(chunk.position,
                         chunk.tokens,

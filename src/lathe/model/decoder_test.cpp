@@ -155,7 +155,7 @@ TEST(Decoder, LogitsOfSomeRowsAreThoseRowsOfAll) {
   const testing::Forward all = testing::forward_on_cpu(*model.weights, ids);
 
   const CacheLayout layout{
-      .dtype = DType::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+      .format = CacheFormat::kF32, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
   std::vector<std::byte> page(static_cast<size_t>(layout.page_bytes()));
   std::byte* const pages[] = {page.data()};
   const std::unique_ptr<ThreadPool> pool = ThreadPool::create(1).value();

@@ -23,11 +23,6 @@ Status check_input(const MemoryPlanInput& input) {
   LATHE_TRY(check_range("cache page", input.cache_page_tokens, 65536));
   LATHE_TRY(check_range("batch tokens", input.max_batch_tokens, int64_t{1} << 20));
   LATHE_TRY(check_range("threads", input.threads, 4096));
-  if (!(input.cache_bytes_per_element > 0.0 && input.cache_bytes_per_element <= 16.0)) {
-    return Error{
-        Errc::kInvalidArgument,
-        str("cache bytes per element: expected above 0 and at most 16, found ", input.cache_bytes_per_element)};
-  }
   if (input.scratch_floats && *input.scratch_floats < 0) {
     return Error{Errc::kInvalidArgument, str("scratch floats: expected at least 0, found ", *input.scratch_floats)};
   }
@@ -39,12 +34,9 @@ int64_t blocks(int64_t size) {
 }
 
 std::optional<int64_t> cache_bytes(const ModelConfig& config, const MemoryPlanInput& input) {
-  // Rows are at most 2 * 4096 * 65536 elements of 16 bytes: exact in a double.
-  const double row = std::ceil(static_cast<double>(config.cache_row_elements()) * input.cache_bytes_per_element);
+  const int64_t row = cache_row_bytes(input.cache_format, config.cache_row_elements());
   const int64_t pages = (input.context + input.cache_page_tokens - 1) / input.cache_page_tokens;
-  return CheckedSum()
-      .add({pages, input.cache_page_tokens, config.num_hidden_layers, static_cast<int64_t>(row)})
-      .value();
+  return CheckedSum().add({pages, input.cache_page_tokens, config.num_hidden_layers, row}).value();
 }
 
 Error too_large(std::string_view what) {

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "lathe/base/result.h"
+#include "lathe/kernels/cache_rows.h"
 #include "lathe/model/config.h"
 
 namespace lathe {
@@ -20,10 +21,10 @@ struct MemoryPlan {
 };
 
 struct MemoryPlanInput {
-  int64_t context = 4096;                // cached tokens over all sequences
-  double cache_bytes_per_element = 2.0;  // average, scales included: 4, 2, 0.75 for six bits, ...
-  int64_t cache_page_tokens = 64;        // the cache grows by whole pages
-  int64_t max_batch_tokens = 512;        // tokens of one forward pass
+  int64_t context = 4096;  // cached tokens over all sequences
+  CacheFormat cache_format = CacheFormat::kF16;
+  int64_t cache_page_tokens = 64;  // the cache grows by whole pages
+  int64_t max_batch_tokens = 512;  // tokens of one forward pass
   int64_t threads = 1;
   // Bytes of the stored weights. Without it they follow from the config: 1 byte per element of every projection of an
   // FP8 model and 4 per 128x128 block of it, F32 for the routing correction bias, otherwise the config's dtype (4 bytes
@@ -33,7 +34,7 @@ struct MemoryPlanInput {
   std::optional<int64_t> scratch_floats = std::nullopt;
 };
 
-// Errors: kInvalidArgument names an input out of range (context 1 .. 2^31, bytes per element (0, 16], page 1 .. 65536,
+// Errors: kInvalidArgument names an input out of range (context 1 .. 2^31, page 1 .. 65536,
 // batch 1 .. 2^20, threads 1 .. 4096); kResourceExhausted when a size does not fit 63 bits.
 Result<MemoryPlan> plan_memory(const ModelConfig& config, const MemoryPlanInput& input);
 

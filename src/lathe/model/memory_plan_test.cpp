@@ -55,7 +55,7 @@ TEST(MemoryPlan, CacheGrowsByWholePages) {
   // The paper's figures: 34,560 elements per token; 25,920 bytes at six bits.
   EXPECT_EQ(planned(v2, {.context = 64, .weight_bytes = 0}).cache, 64u * 34560 * 2);
   EXPECT_EQ(planned(v2, {.context = 65, .weight_bytes = 0}).cache, 128u * 34560 * 2);
-  EXPECT_EQ(planned(v2, {.context = 131072, .cache_bytes_per_element = 0.75, .weight_bytes = 0}).cache,
+  EXPECT_EQ(planned(v2, {.context = 131072, .cache_format = CacheFormat::kQ6, .weight_bytes = 0}).cache,
             131072ull * 25920);
   EXPECT_EQ(planned(v2, {.context = 65, .cache_page_tokens = 1, .weight_bytes = 0}).cache, 65u * 34560 * 2);
 }
@@ -90,8 +90,6 @@ TEST(MemoryPlan, InputsOutOfRangeAreNamed) {
   EXPECT_EQ(failure({.cache_page_tokens = 0}, invalid), "cache page: expected from 1 to 65536, found 0");
   EXPECT_EQ(failure({.max_batch_tokens = -1}, invalid), "batch tokens: expected from 1 to 1048576, found -1");
   EXPECT_EQ(failure({.threads = 5000}, invalid), "threads: expected from 1 to 4096, found 5000");
-  EXPECT_EQ(failure({.cache_bytes_per_element = 0.0}, invalid),
-            "cache bytes per element: expected above 0 and at most 16, found 0");
   EXPECT_EQ(failure({.scratch_floats = -1}, invalid), "scratch floats: expected at least 0, found -1");
 }
 
@@ -102,9 +100,9 @@ TEST(MemoryPlan, SizesBeyondTheRangeAreRefusedNotWrapped) {
   ModelConfig wide = fixture("deepseek-llm-67b");
   wide.num_key_value_heads = 4096;
   wide.head_dim = 65536;
-  wide.num_hidden_layers = 1000;
+  wide.num_hidden_layers = 4000;
   const Result<MemoryPlan> plan =
-      plan_memory(wide, {.context = int64_t{1} << 31, .cache_bytes_per_element = 16.0, .weight_bytes = 0});
+      plan_memory(wide, {.context = int64_t{1} << 31, .cache_format = CacheFormat::kF32, .weight_bytes = 0});
   ASSERT_FALSE(plan.has_value());
   EXPECT_EQ(plan.error().message, "cache: expected a size below 2^63 bytes, found more");
 }

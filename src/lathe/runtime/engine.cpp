@@ -47,7 +47,7 @@ Status check_plan(const MemoryPlan& plan, int64_t context) {
                    human_bytes(plan.cache),
                    ", scratch ",
                    human_bytes(plan.scratch),
-                   "); a smaller --ctx-size or a 16-bit --cache-type needs less")};
+                   "); a smaller --ctx-size or --cache-type q8 or q6 needs less")};
 }
 
 // Weights that alone do not fit are refused before they are packed.
@@ -172,8 +172,8 @@ int Engine::threads() const {
   return state_->pool->threads();
 }
 
-DType Engine::cache_type() const {
-  return state_->cache_layout.dtype;
+CacheFormat Engine::cache_type() const {
+  return state_->cache_layout.format;
 }
 
 double Engine::load_seconds() const {
@@ -225,13 +225,14 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                  str("--ctx-size: expected at most max_position_embeddings ", model_context, ", found ", s.context)};
   }
   s.max_batch_tokens = std::clamp<int64_t>(options.max_batch_tokens, 1, std::max<int64_t>(s.context, 1));
-  const DType cache_type = options.cache_type.value_or(options.compute == Compute::kF32 ? DType::kF32 : DType::kF16);
+  const CacheFormat cache_type =
+      options.cache_type.value_or(options.compute == Compute::kF32 ? CacheFormat::kF32 : CacheFormat::kF16);
   s.cache_layout = {
-      .dtype = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
+      .format = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
   LATHE_TRY(s.plan,
             plan_memory(s.config,
                         {.context = s.context,
-                         .cache_bytes_per_element = static_cast<double>(dtype_size(cache_type)),
+                         .cache_format = cache_type,
                          .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = s.max_batch_tokens,
                          .threads = threads,

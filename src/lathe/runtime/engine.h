@@ -30,10 +30,10 @@ enum class Compute {
 };
 
 struct EngineOptions {
-  std::filesystem::path model;           // folder in HuggingFace layout
-  int threads = 0;                       // 0: default_thread_count()
-  int64_t ctx_size = 0;                  // positions of the cache; 0: the model's, at most kDefaultContext
-  std::optional<DType> cache_type = {};  // kF16, kBF16 or kF32; default by `compute`
+  std::filesystem::path model;                 // folder in HuggingFace layout
+  int threads = 0;                             // 0: default_thread_count()
+  int64_t ctx_size = 0;                        // positions of the cache; 0: the model's, at most kDefaultContext
+  std::optional<CacheFormat> cache_type = {};  // default by `compute`
   Compute compute = Compute::kAuto;
   int64_t max_batch_tokens = 512;             // of one step: prefill chunks are cut to it
   bool ignore_memory_limit = false;           // open even when the plan does not fit
@@ -107,7 +107,7 @@ class Engine {
   const std::vector<std::string>& warnings() const;
   int64_t context_size() const;  // positions a sequence may have
   int threads() const;
-  DType cache_type() const;
+  CacheFormat cache_type() const;
   double load_seconds() const;
 
   // Checks the request and queues it. `on_finished` is called from step() or cancel().

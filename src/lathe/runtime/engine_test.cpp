@@ -355,13 +355,13 @@ TEST(Engine, ScoreVisitsEveryPositionOnceAndStopsWhenTold) {
 // The cache is as precise as asked for, scoring gives what generation computes.
 TEST(Engine, GreedyFollowsTheScoredLogits) {
   const TinyEngine engine(128);
-  EXPECT_EQ(engine->cache_type(), DType::kF16);
+  EXPECT_EQ(engine->cache_type(), CacheFormat::kF16);
   const std::unique_ptr<Engine> exact =
       open_or_fail({.model = engine.folder.path(), .ctx_size = 128, .compute = Compute::kF32});
-  EXPECT_EQ(exact->cache_type(), DType::kF32);
+  EXPECT_EQ(exact->cache_type(), CacheFormat::kF32);
   const std::unique_ptr<Engine> chosen = open_or_fail(
-      {.model = engine.folder.path(), .ctx_size = 128, .cache_type = DType::kBF16, .compute = Compute::kF32});
-  EXPECT_EQ(chosen->cache_type(), DType::kBF16);
+      {.model = engine.folder.path(), .ctx_size = 128, .cache_type = CacheFormat::kBF16, .compute = Compute::kF32});
+  EXPECT_EQ(chosen->cache_type(), CacheFormat::kBF16);
   std::vector<int32_t> ids{3, 4, 5};
   const std::vector<int32_t> output = ids_of(generate(*exact, greedy_request(ids, 10)));
   for (const int32_t id : output) {

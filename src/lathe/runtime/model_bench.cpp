@@ -112,13 +112,13 @@ void ModelBench::fill_cache(const KernelTable& kernels) {
   const CacheLayout& layout = pages_.layout();
   const auto tile_bytes = static_cast<size_t>(layout.layer_bytes());
   std::vector<std::byte> tiles(kTiles * tile_bytes);
-  const int64_t row_bytes = cache_row_bytes(layout.format, layout.row_elements);
-  std::vector<float> row(static_cast<size_t>(layout.row_elements));
+  std::vector<float> values(static_cast<size_t>(layout.row_elements));
   for (size_t tile = 0; tile < kTiles; ++tile) {
-    std::byte* to = tiles.data() + tile * tile_bytes;
-    for (int64_t i = 0; i < kPageTokens; ++i, to += row_bytes) {
-      for (float& value : row) value = static_cast<float>(rng_.next_normal());
-      encode_cache_row(layout.format, row.data(), layout.row_elements, to);
+    std::byte* const page = tiles.data() + tile * tile_bytes;
+    const CacheView view{.format = layout.format, .row_elements = layout.row_elements, .pages = {&page, 1}};
+    for (int64_t position = 0; position < kPageTokens; ++position) {
+      for (float& value : values) value = static_cast<float>(rng_.next_normal());
+      view.store(kernels, position, values.data());
     }
   }
   size_t next = 0;

@@ -80,7 +80,9 @@ TEST(ModelBench, TheSignatureTellsWhatIsComputedAndNotHow) {
     if (table->isa == "reference") continue;  // sums in double
     EXPECT_EQ(signature(one, {}, *table), expected) << table->isa;
   }
-  EXPECT_NE(signature(one, {.cache_type = CacheFormat::kF32}), expected);
+  for (const CacheFormat format : {CacheFormat::kF32, CacheFormat::kBF16, CacheFormat::kQ8, CacheFormat::kQ6}) {
+    EXPECT_NE(signature(one, {.cache_type = format}), expected) << cache_format_name(format);
+  }
   const auto after_run = one.bench({.cases = {{BenchKind::kPrompt, 20, 3}}, .repeats = 1}).value();
   EXPECT_EQ(after_run->signature(), expected);
   (void)after_run->run({});

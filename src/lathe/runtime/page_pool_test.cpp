@@ -16,7 +16,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr CacheLayout kLayout{.dtype = DType::kF16, .row_elements = 3, .layers = 2};
+constexpr CacheLayout kLayout{.format = CacheFormat::kF16, .row_elements = 3, .layers = 2};
 
 TEST(PagesFor, RoundsUp) {
   EXPECT_EQ(pages_for(0), 0);

@@ -18,7 +18,7 @@ struct Bench {
   Scheduler scheduler;
 
   Bench(int64_t pages, int64_t budget)
-      : pool(PagePool::create({.dtype = DType::kF16, .row_elements = 2, .layers = 1}, pages).value()),
+      : pool(PagePool::create({.format = CacheFormat::kF16, .row_elements = 2, .layers = 1}, pages).value()),
         scheduler(budget) {}
 
   void add(RequestId id, int64_t prompt_tokens, int64_t new_tokens) {

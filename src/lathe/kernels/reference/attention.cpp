@@ -3,36 +3,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
-#include "lathe/base/check.h"
-#include "lathe/base/scalar.h"
-
 namespace lathe::internal {
-
-namespace {
-
-float plain_element(DType dtype, const std::byte* row, int64_t i) {
-  if (dtype == DType::kF32) {
-    float value = 0.0F;
-    std::memcpy(&value, row + 4 * i, 4);
-    return value;
-  }
-  LATHE_CHECK(dtype == DType::kBF16 || dtype == DType::kF16, "strips do not hold ", dtype_name(dtype));
-  uint16_t bits = 0;
-  std::memcpy(&bits, row + 2 * i, 2);
-  return dtype == DType::kBF16 ? bf16_to_float(bits) : f16_to_float(bits);
-}
-
-}  // namespace
 
 void reference_load_strip(const StripSource& s, float* strip) {
   std::fill_n(strip, kStripFloats, 0.0F);
   for (int64_t row = 0; row < s.rows; ++row) {
-    for (int64_t c = 0; c < s.cols; ++c) {
-      strip[row * kStripColumns + c] = plain_element(s.dtype, s.data + row * s.stride, c);
-    }
+    decode_cache_row(s.format, s.data + row * s.stride, s.elements, s.first, s.cols, strip + row * kStripColumns);
   }
 }
 

@@ -194,6 +194,7 @@ constinit const KernelTable kReferenceKernels = {
     .lane_scores = reference_lane_scores,
     .lane_softmax = reference_lane_softmax,
     .lane_values = reference_lane_values,
+    .cache_to_float = decode_cache_row,
     .rows_to_lanes = reference_rows_to_lanes,
     .lanes_to_rows = reference_lanes_to_rows,
 };

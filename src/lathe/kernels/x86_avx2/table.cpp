@@ -32,6 +32,7 @@ constinit const KernelTable kAvx2Kernels = {
     .lane_scores = lane_scores,
     .lane_softmax = lane_softmax,
     .lane_values = lane_values,
+    .cache_to_float = cache_to_float,
     .rows_to_lanes = rows_to_lanes,
     .lanes_to_rows = lanes_to_rows,
 };

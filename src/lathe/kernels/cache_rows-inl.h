@@ -1,0 +1,109 @@
+// Cache rows (kernels/cache_rows.h) to fp32, written once for every ISA unit (see vec16-inl.h).
+#pragma once
+
+#include "lathe/kernels/cache_rows.h"
+#include "lathe/kernels/vec16-inl.h"
+
+namespace lathe {
+namespace {
+
+// Codes of a group of 32 as two vectors of floats.
+struct GroupValues {
+  F32x16 low;   // elements 0..15
+  F32x16 high;  // elements 16..31
+};
+
+LATHE_INLINE PartRegister part_from_bytes(const std::byte* codes) {
+#if defined(__AVX512F__)
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+#else
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
+#endif
+}
+
+LATHE_INLINE GroupValues q8_codes(const std::byte* codes) {
+  GroupValues out;
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    out.low.part[p] = part_from_bytes(codes + p * kPartLanes);
+    out.high.part[p] = part_from_bytes(codes + kLanes + p * kPartLanes);
+  }
+  return out;
+}
+
+// Eight pairs of 11 bits are 11 bytes, so pairs 0..7 and 8..15 unpack alike: every lane gets the four bytes that hold
+// its pair, shifts and masks. pair / 45 is (pair * 1457) >> 16 for all pairs below 2048.
+LATHE_INLINE GroupValues q6_codes(const std::byte* codes) {
+  const auto* from = reinterpret_cast<const __m128i*>(codes);
+  const auto* next = reinterpret_cast<const __m128i*>(codes + kQ6GroupBytes / 2);
+  const __m256i bytes = _mm256_setr_epi8(
+      0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5, 4, 5, 6, 7, 5, 6, 7, 8, 6, 7, 8, 9, 8, 9, 10, 11, 9, 10, 11, 12);
+  const __m256i shifts = _mm256_setr_epi32(0, 3, 6, 1, 4, 7, 2, 5);
+  const __m256i first = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(from)), bytes);
+  const __m256i second = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128(next)), bytes);
+  GroupValues out;
+#if defined(__AVX512F__)
+  const __m512i both = _mm512_inserti64x4(_mm512_castsi256_si512(first), second, 1);
+  const __m512i all_shifts = _mm512_broadcast_i64x4(shifts);
+  const __m512i pairs = _mm512_and_si512(_mm512_srlv_epi32(both, all_shifts), _mm512_set1_epi32(0x7ff));
+  const __m512i high = _mm512_srli_epi32(_mm512_mullo_epi32(pairs, _mm512_set1_epi32(1457)), 16);
+  const __m512i low = _mm512_sub_epi32(pairs, _mm512_mullo_epi32(high, _mm512_set1_epi32(kQ6Levels)));
+  const __m512i middle = _mm512_set1_epi32(kQ6Levels / 2);
+  out.low.part[0] = _mm512_cvtepi32_ps(_mm512_sub_epi32(high, middle));
+  out.high.part[0] = _mm512_cvtepi32_ps(_mm512_sub_epi32(low, middle));
+#else
+  const __m256i halves[2] = {first, second};
+  LATHE_UNROLL
+  for (int p = 0; p < 2; ++p) {
+    const __m256i pairs = _mm256_and_si256(_mm256_srlv_epi32(halves[p], shifts), _mm256_set1_epi32(0x7ff));
+    const __m256i high = _mm256_srli_epi32(_mm256_mullo_epi32(pairs, _mm256_set1_epi32(1457)), 16);
+    const __m256i low = _mm256_sub_epi32(pairs, _mm256_mullo_epi32(high, _mm256_set1_epi32(kQ6Levels)));
+    const __m256i middle = _mm256_set1_epi32(kQ6Levels / 2);
+    out.low.part[p] = _mm256_cvtepi32_ps(_mm256_sub_epi32(high, middle));
+    out.high.part[p] = _mm256_cvtepi32_ps(_mm256_sub_epi32(low, middle));
+  }
+#endif
+  return out;
+}
+
+LATHE_INLINE float load_f16(const std::byte* from) {
+  uint16_t bits;
+  __builtin_memcpy(&bits, from, 2);
+  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
+}
+
+// Group `group` of a row of `groups` to 32 floats.
+template <CacheFormat kFormat>
+LATHE_INLINE void decode_group(const std::byte* row, int64_t groups, int64_t group, float* out) {
+  constexpr int64_t kBytes = kFormat == CacheFormat::kQ8 ? kCacheGroup : kQ6GroupBytes;
+  const F32x16 scale = broadcast(load_f16(row + groups * kBytes + 2 * group));
+  GroupValues codes;
+  if constexpr (kFormat == CacheFormat::kQ8) {
+    codes = q8_codes(row + group * kBytes);
+  } else {
+    codes = q6_codes(row + group * kBytes);
+  }
+  store(out, mul(codes.low, scale));
+  store(out + kLanes, mul(codes.high, scale));
+}
+
+// Elements [first, first + n) of a row of `groups` groups.
+template <CacheFormat kFormat>
+LATHE_INLINE void decode_groups(const std::byte* row, int64_t groups, int64_t first, int64_t n, float* out) {
+  int64_t done = 0;
+  while (done < n) {
+    const int64_t group = (first + done) / kCacheGroup;
+    const int64_t skip = (first + done) % kCacheGroup;
+    if (skip == 0 && n - done >= kCacheGroup) {
+      decode_group<kFormat>(row, groups, group, out + done);
+      done += kCacheGroup;
+      continue;
+    }
+    alignas(64) float whole[kCacheGroup];
+    decode_group<kFormat>(row, groups, group, whole);
+    for (int64_t i = skip; i < kCacheGroup && done < n; ++i, ++done) out[done] = whole[i];
+  }
+}
+
+}  // namespace
+}  // namespace lathe
