@@ -1,4 +1,5 @@
 // lathe verify: nothing about this checkpoint is silently wrong.
+#include "lathe/base/env.h"
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/verify_checks.h"
@@ -21,8 +22,20 @@ std::string_view name_of_status(CheckStatus status) {
   return "FAIL";
 }
 
+// Binds the tensors; quantised ones are packed first, as the engine does.
+Result<std::unique_ptr<const ModelWeights>> bind_weights(const ModelConfig& config,
+                                                         Checkpoint checkpoint,
+                                                         ThreadPool& pool) {
+  LATHE_TRY(PackedPlan plan, plan_packing(config, checkpoint, std::nullopt));
+  LATHE_TRY(std::shared_ptr<const PackedWeights> packed,
+            PackedWeights::open(
+                std::move(plan), checkpoint, pool, {.cache_folder = lathe_cache_directory(), .on_progress = {}}));
+  return ModelWeights::bind(config, std::make_shared<const Checkpoint>(std::move(checkpoint)), std::move(packed));
+}
+
 std::unique_ptr<const ModelWeights> verify_tensors(const ModelFiles& files,
                                                    const ModelConfig& config,
+                                                   ThreadPool& pool,
                                                    VerifyReport& report) {
   Result<Checkpoint> checkpoint = files.checkpoint();
   if (!checkpoint) {
@@ -32,8 +45,7 @@ std::unique_ptr<const ModelWeights> verify_tensors(const ModelFiles& files,
   const auto count = static_cast<int64_t>(checkpoint->tensors().size());
   report.ok("container",
             str(with_commas(count), " tensors, ", human_bytes(checkpoint->total_bytes()), ", header and ranges valid"));
-  Result<std::unique_ptr<const ModelWeights>> weights =
-      ModelWeights::bind(config, std::make_shared<const Checkpoint>(std::move(*checkpoint)));
+  Result<std::unique_ptr<const ModelWeights>> weights = bind_weights(config, std::move(*checkpoint), pool);
   if (!weights) {
     report.failed("tensors", weights.error().message);
     return nullptr;
@@ -83,9 +95,9 @@ Status run_checks(const std::filesystem::path& folder, int threads, VerifyReport
   verify_formulas(config, report);
   std::optional<Tokenizer> storage;
   const Tokenizer* tokenizer = verify_tokenizer(files, config, storage, report);
-  const std::unique_ptr<const ModelWeights> weights = verify_tensors(files, config, report);
-  if (weights == nullptr) return {};
   LATHE_TRY(const std::unique_ptr<ThreadPool> pool, ThreadPool::create(threads));
+  const std::unique_ptr<const ModelWeights> weights = verify_tensors(files, config, *pool, report);
+  if (weights == nullptr) return {};
   verify_finite(*weights, *pool, report);
   // Numbers that are not finite would only be reported again, less clearly.
   if (report.first_failure() == nullptr) verify_logits(*weights, tokenizer, *pool, report);

@@ -1,6 +1,7 @@
 #include "lathe/cli/verify_checks.h"
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -10,10 +11,25 @@
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/model/config_rope.h"
 #include "lathe/runtime/prompt.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe::cli {
 
 namespace {
+
+// The same for a block format: a scale that is not finite makes its values so.
+int64_t first_non_finite_block(const StoredTensor& tensor) {
+  const int64_t n = block_elements(tensor.dtype);
+  const int64_t bytes = block_bytes(tensor.dtype);
+  std::array<float, kSuperBlock> values{};
+  for (int64_t block = 0; block < tensor.elements() / n; ++block) {
+    decode_blocks(tensor.dtype, tensor.bytes.data() + block * bytes, values.data(), n);
+    for (int64_t i = 0; i < n; ++i) {
+      if (!std::isfinite(values[static_cast<size_t>(i)])) return block * n + i;
+    }
+  }
+  return -1;
+}
 
 // Index of the first element that is NaN or infinite, or -1.
 int64_t first_non_finite(const StoredTensor& tensor) {
@@ -45,7 +61,7 @@ int64_t first_non_finite(const StoredTensor& tensor) {
       }
       return -1;
     default:
-      return -1;
+      return is_block_format(tensor.dtype) ? first_non_finite_block(tensor) : -1;
   }
 }
 

@@ -1,6 +1,7 @@
 #include "lathe/reference/equations.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -8,6 +9,7 @@
 
 #include "lathe/base/check.h"
 #include "lathe/base/scalar.h"
+#include "lathe/tensor/blocks.h"
 
 namespace lathe::reference {
 
@@ -15,6 +17,13 @@ namespace {
 
 // Element `col` of stored row `row`. Exact: every stored type is a subset of double; FP8 times its block's scale.
 double element(const WeightMatrix& w, int64_t row, int64_t col) {
+  LATHE_CHECK(!w.packed, "packed weights are not the stored ones");
+  if (is_block_format(w.dtype)) {
+    const int64_t n = block_elements(w.dtype);
+    std::array<float, kSuperBlock> values{};
+    decode_blocks(w.dtype, w.data + row * w.row_stride() + col / n * block_bytes(w.dtype), values.data(), n);
+    return values[static_cast<size_t>(col % n)];
+  }
   const std::byte* at = w.data + row * w.row_stride() + col * dtype_size(w.dtype);
   if (w.dtype == DType::kF32) {
     float value = 0.0F;
@@ -34,7 +43,15 @@ double element(const WeightMatrix& w, int64_t row, int64_t col) {
 
 Vec Matrix::row(int64_t i) const {
   Vec out(static_cast<size_t>(cols()));
-  for (int64_t j = 0; j < cols(); ++j) out[static_cast<size_t>(j)] = element(stored_, begin_ + i, j);
+  if (is_block_format(stored_.dtype) && !stored_.packed && !transposed_) {
+    std::vector<float> values(out.size());
+    decode_blocks(stored_.dtype, stored_.data + (begin_ + i) * stored_.row_stride(), values.data(), cols());
+    std::ranges::copy(values, out.begin());
+    return out;
+  }
+  for (int64_t j = 0; j < cols(); ++j) {
+    out[static_cast<size_t>(j)] = transposed_ ? element(stored_, begin_ + j, i) : element(stored_, begin_ + i, j);
+  }
   return out;
 }
 

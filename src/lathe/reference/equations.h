@@ -30,11 +30,18 @@ class Matrix {
     return part;
   }
 
-  int64_t rows() const { return end_ - begin_; }
+  // The transposed of the selected rows: W^UK_i out of k_b_proj.
+  Matrix transposed() const {
+    Matrix part = *this;
+    part.transposed_ = !transposed_;
+    return part;
+  }
 
-  int64_t cols() const { return stored_.cols; }
+  int64_t rows() const { return transposed_ ? stored_.cols : end_ - begin_; }
 
-  // Row i of the selected rows, as double.
+  int64_t cols() const { return transposed_ ? end_ - begin_ : stored_.cols; }
+
+  // Row i of the selected rows (or of their transposed), as double.
   Vec row(int64_t i) const;
 
   double bias(int64_t i) const { return bias_ == nullptr ? 0.0 : static_cast<double>(bias_[begin_ + i]); }
@@ -44,6 +51,7 @@ class Matrix {
   const float* bias_;
   int64_t begin_;
   int64_t end_;
+  bool transposed_ = false;
 };
 
 Vec operator*(const Matrix& w, const Vec& h);                              // W h (+ bias where the checkpoint has one)

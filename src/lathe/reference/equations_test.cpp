@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "lathe/base/scalar.h"
 #include "lathe/reference/reference_backend.h"
@@ -64,6 +65,28 @@ TEST(Matrix, ReadsEveryStorageType) {
   w.data = reinterpret_cast<const std::byte*>(&e4m3);
   w.scales = &scale;
   EXPECT_EQ(Matrix(w).row(0)[0], 0.15625);
+}
+
+TEST(Matrix, TransposesTheSelectedRows) {
+  const std::vector<float> values{1.0F, 2.0F, 3.0F, 4.0F, 5.0F, 6.0F};
+  const Matrix w = Matrix(fp32_matrix(values, 3, 2)).rows(1, 3).transposed();
+  EXPECT_EQ(w.rows(), 2);
+  EXPECT_EQ(w.cols(), 2);
+  EXPECT_THAT(w.row(0), ElementsAre(3.0, 5.0));
+  EXPECT_THAT(w * Vec({1.0, 10.0}), ElementsAre(53.0, 64.0));
+}
+
+TEST(Matrix, ReadsBlockFormats) {
+  std::vector<std::byte> bytes(2 * 34);  // two rows of one Q8_0 block: d, then 32 signed bytes
+  for (int row = 0; row < 2; ++row) {
+    const uint16_t d = float_to_f16(row == 0 ? 0.5F : 2.0F);
+    std::memcpy(bytes.data() + row * 34, &d, sizeof d);
+    for (int i = 0; i < 32; ++i) bytes[static_cast<size_t>(row * 34 + 2 + i)] = static_cast<std::byte>(i - 16);
+  }
+  const WeightMatrix stored{.dtype = DType::kQ8_0, .rows = 2, .cols = 32, .data = bytes.data()};
+  EXPECT_EQ(Matrix(stored).row(0)[0], -8.0);
+  EXPECT_EQ(Matrix(stored).row(1)[31], 30.0);
+  EXPECT_THAT(Matrix(stored).transposed().row(17), ElementsAre(0.5, 2.0));
 }
 
 TEST(Equations, ConcatAndSplitAreInverse) {

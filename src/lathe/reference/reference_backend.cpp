@@ -28,6 +28,22 @@ std::vector<Vec> up_to(const std::vector<Vec>& all, int64_t position) {
   return {all.begin(), all.begin() + position + 1};
 }
 
+// W^UK_i [d_h, d_c], of either form in which checkpoints have it.
+Matrix up_projection_of_keys(const MlaWeights& w, const MlaShape& s, int64_t i) {
+  if (w.kv_b_proj.empty()) {
+    return Matrix(w.k_b_proj).rows(i * s.kv_lora_rank, (i + 1) * s.kv_lora_rank).transposed();
+  }
+  const int64_t first = i * (s.qk_nope_head_dim + s.v_head_dim);
+  return Matrix(w.kv_b_proj).rows(first, first + s.qk_nope_head_dim);
+}
+
+// W^UV_i [d_v, d_c].
+Matrix up_projection_of_values(const MlaWeights& w, const MlaShape& s, int64_t i) {
+  if (w.kv_b_proj.empty()) return Matrix(w.v_b_proj).rows(i * s.v_head_dim, (i + 1) * s.v_head_dim);
+  const int64_t first = i * (s.qk_nope_head_dim + s.v_head_dim) + s.qk_nope_head_dim;
+  return Matrix(w.kv_b_proj).rows(first, first + s.v_head_dim);
+}
+
 }  // namespace
 
 ReferenceBackend::ReferenceBackend(const ModelWeights& weights)
@@ -106,7 +122,6 @@ std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer,
   const MlaWeights& w = layer.mla;
   const int64_t d_h = mla_.qk_nope_head_dim;
   const int64_t d_r = mla_.qk_rope_head_dim;
-  const int64_t d_v = mla_.v_head_dim;
   const auto T = static_cast<int64_t>(h_T.size());
 
   const Matrix kv_a(w.kv_a_proj_with_mqa, w.kv_a_proj_bias);  // [W^DKV ; W^KR]
@@ -123,16 +138,15 @@ std::vector<Vec> ReferenceBackend::mla(const LayerWeights& layer,
     }
   }
   const Matrix q_b = mla_.q_lora_rank > 0 ? Matrix(w.q_b_proj, w.q_b_proj_bias) : Matrix(w.q_proj, w.q_proj_bias);
-  const Matrix kv_b(w.kv_b_proj);
-
   std::vector<std::vector<Vec>> o_ti_T(h_T.size());
   for (int64_t i = 0; i < mla_.num_heads; ++i) {
-    const Matrix q_i = q_b.rows(i * (d_h + d_r), (i + 1) * (d_h + d_r));    // [W^UQ_i ; W^QR_i]
-    const Matrix kv_i = kv_b.rows(i * (d_h + d_v), (i + 1) * (d_h + d_v));  // [W^UK_i ; W^UV_i]
+    const Matrix q_i = q_b.rows(i * (d_h + d_r), (i + 1) * (d_h + d_r));  // [W^UQ_i ; W^QR_i]
+    const Matrix w_uk_i = up_projection_of_keys(w, mla_, i);
+    const Matrix w_uv_i = up_projection_of_values(w, mla_, i);
     const std::vector<Vec> q_c_T = eq_38_query_content(q_i.rows(0, d_h), c_q_T);
     const std::vector<Vec> w_qr_c_T = q_i.rows(d_h, d_h + d_r) * c_q_T;
-    const std::vector<Vec> k_c_T = eq_42_key_content(kv_i.rows(0, d_h), c_kv_T);
-    const std::vector<Vec> v_c_T = eq_45_value_content(kv_i.rows(d_h, d_h + d_v), c_kv_T);
+    const std::vector<Vec> k_c_T = eq_42_key_content(w_uk_i, c_kv_T);
+    const std::vector<Vec> v_c_T = eq_45_value_content(w_uv_i, c_kv_T);
     std::vector<Vec>& k_j = history.k_ij[static_cast<size_t>(i)];
     std::vector<Vec>& v_j = history.v_ij[static_cast<size_t>(i)];
     for (int64_t t = 0; t < T; ++t) {
