@@ -37,7 +37,8 @@ int run_command(const Command& command) {
                                [](const PullOptions& options) { return run_pull(options); },
                                [](const ListOptions& options) { return run_list(options); },
                                [](const RmOptions& options) { return run_rm(options); },
-                               [](const DoctorOptions& options) { return run_doctor(options); }},
+                               [](const DoctorOptions& options) { return run_doctor(options); },
+                               [](const BenchOptions& options) { return run_bench(options); }},
                     command);
 }
 

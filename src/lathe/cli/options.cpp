@@ -29,6 +29,7 @@ struct Parsed {
   ListOptions list;
   RmOptions rm;
   DoctorOptions doctor;
+  BenchOptions bench;
 };
 
 // --max-tokens -> LATHE_MAX_TOKENS: every option also as a variable; the command line wins.
@@ -92,12 +93,14 @@ void add_quiet(CLI::App& app, bool& target) {
 
 void add_engine_flags(CLI::App& app, EngineFlags& f, bool model_required, bool has_json = true) {
   CLI::Option* model =
-      option(app, "-m,--model", f.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
+      option(app, "-m,--model", f.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
   if (model_required) model->required();
   option(app, "-t,--threads", f.threads, "Threads; default: physical cores inside affinity and cgroup quota")
       ->check(whole(1, 1024));
   option(app, "-c,--ctx-size", f.ctx_size, "Positions of the cache; default: the model's, at most 32768")
       ->check(whole(1, kMaxTokens));
+  option(app, "--type", f.type, "Quantise the weights on load: q8_0, q4_0, q4_k_m, q5_k_m or q6_k")
+      ->check(one_of({"q8_0", "q4_0", "q4_k_m", "q5_k_m", "q6_k"}));
   option(app, "--cache-type", f.cache_type, "f16 (default), bf16, f32 (default with --compute f32), q8 or q6")
       ->check(one_of({"f16", "bf16", "f32", "q8", "q6"}));
   option(app, "--compute", f.compute, "auto, or f32: reference-grade arithmetic, for parity")
@@ -141,7 +144,7 @@ void add_run(CLI::App& app, RunOptions& o) {
                           "Chat with a model, or continue text, in the terminal",
                           "Without MODEL: the embedded default model. In the prompt, /help lists the commands;\n"
                           "Ctrl-C stops an answer, Ctrl-D ends.");
-  sub.add_option("MODEL", o.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache");
+  sub.add_option("MODEL", o.engine.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
   option(sub, "-p,--prompt", o.prompt, "Answer this and end");
   option(sub, "--system", o.system, "System message of a chat");
   option(sub, "--chat-template", o.chat_template, "Jinja file instead of the model's own template");
@@ -183,7 +186,7 @@ void add_looking(CLI::App& app, Parsed& p) {
                               "inspect",
                               "Architecture, parameters, cache per token, memory plan",
                               "MODEL may be a folder with nothing but config.json, or that file itself.");
-  inspect.add_option("MODEL", p.inspect.model, "Folder, config.json, or ORG/NAME[@REV] in the hub cache");
+  inspect.add_option("MODEL", p.inspect.model, "Folder, config.json, .gguf file, or ORG/NAME[@REV] in the hub cache");
   flag(inspect, "--cpu", p.inspect.cpu, "Show the processor, its kernel tables and limits instead");
   option(
       inspect, "-c,--ctx-size", p.inspect.ctx_size, "Context of the memory plan; default: the model's, at most 32768")
@@ -194,7 +197,7 @@ void add_looking(CLI::App& app, Parsed& p) {
 
   CLI::App& verify =
       command(app, "verify", "Prove that nothing about a checkpoint is silently wrong: one line per check");
-  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, or ORG/NAME[@REV] in the hub cache")
+  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache")
       ->required();
   option(verify, "-t,--threads", p.verify.engine.threads, "Threads")->check(whole(1, 1024));
   add_json(verify, p.verify.engine.json);
@@ -211,7 +214,7 @@ void add_text(CLI::App& app, Parsed& p) {
               "Text to token ids, or ids to text",
               "Reads stdin unless -p is given. --jsonl: one JSON string per line in, one array of ids per line\n"
               "out; with --decode the other way round.");
-  option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, or ORG/NAME[@REV]")->required();
+  option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, .gguf file, or ORG/NAME[@REV]")->required();
   option(tokenize, "-p,--prompt", p.tokenize.prompt, "Text (or ids with --decode) instead of stdin");
   flag(tokenize, "--decode", p.tokenize.decode, "Ids to text");
   flag(tokenize, "--bos", p.tokenize.bos, "Put the BOS id first");
@@ -220,7 +223,7 @@ void add_text(CLI::App& app, Parsed& p) {
   add_json(tokenize, p.tokenize.json);
 
   CLI::App& chat = command(app, "template", "The chat prompt that a model's template renders");
-  option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, or ORG/NAME[@REV]")->required();
+  option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, .gguf file, or ORG/NAME[@REV]")->required();
   option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")
       ->required();
   option(chat, "--chat-template", p.chat_template.chat_template, "Jinja file instead of the model's own template");
@@ -230,6 +233,28 @@ void add_text(CLI::App& app, Parsed& p) {
        p.chat_template.untrusted,
        "With --ids: message text makes no special tokens, as in `lathe run`");
   add_json(chat, p.chat_template.json);
+}
+
+void add_bench(CLI::App& app, BenchOptions& o) {
+  CLI::App& sub = command(app,
+                          "bench",
+                          "Speed of a model's forward pass, as shares of what this machine reaches",
+                          "Depths are reached by filling the cache with random rows, token ids are random.");
+  option(sub, "--prompt", o.prompt, "Prompt tokens, e.g. 128,512; 0: none (default 512)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(whole(0, kMaxTokens));
+  option(sub, "--gen", o.gen, "Tokens generated one by one; 0: none (default 64)")->check(whole(0, kMaxTokens));
+  option(sub, "--depth", o.depth, "Cached positions before them, e.g. 0,4096 (default 0)")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(whole(0, kMaxTokens));
+  option(sub, "--repeat", o.repeat, "Measurements of each, of which the median counts (default 5)")
+      ->check(whole(1, 10000));
+  option(sub, "--batch", o.batch, "Prompt tokens of one forward pass (default 512)")->check(whole(1, 2048));
+  option(sub, "--synthetic", o.synthetic, "config.json of a model whose weights are made up in memory");
+  flag(sub, "--signature", o.signature, "Only print the hash of a fixed run: equal where the same is computed");
+  add_engine_flags(sub, o.engine, false);
 }
 
 void add_hub(CLI::App& app, Parsed& p) {
@@ -265,6 +290,7 @@ std::unique_ptr<CLI::App> make_app(Parsed& p) {
   add_text(*app, p);
   add_eval(*app, p);
   add_hub(*app, p);
+  add_bench(*app, p.bench);
   return app;
 }
 
@@ -297,6 +323,14 @@ Status cross_check(const TokenizeOptions& o) {
   return {};
 }
 
+Status cross_check(const BenchOptions& o) {
+  if (o.engine.model.empty() == o.synthetic.empty()) {
+    return Error{Errc::kInvalidArgument,
+                 str("bench: expected one of --model and --synthetic, found ", o.synthetic.empty() ? "none" : "both")};
+  }
+  return {};
+}
+
 Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "run") return Command(p.run);
@@ -312,6 +346,10 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   }
   if (name == "verify") return Command(p.verify);
   if (name == "doctor") return Command(p.doctor);
+  if (name == "bench") {
+    LATHE_TRY(cross_check(p.bench));
+    return Command(p.bench);
+  }
   if (name == "tokenize") {
     LATHE_TRY(cross_check(p.tokenize));
     return Command(p.tokenize);

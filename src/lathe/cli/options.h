@@ -18,6 +18,7 @@ struct EngineFlags {
   std::string model;             // folder, or ORG/NAME[@REV] in the hub cache; empty: the embedded default model
   int64_t threads = 0;           // 0: physical cores inside affinity and quota
   int64_t ctx_size = 0;          // 0: the model's, at most 32768
+  std::string type;              // quantise the weights on load: a name of quant_type_names(); empty: as stored
   std::string cache_type;        // "f16", "bf16", "f32"; empty: by `compute`
   std::string compute = "auto";  // "auto", "f32"
   std::string backend = "auto";  // "auto", "cpu"
@@ -129,6 +130,18 @@ struct RmOptions {
   bool json = false;
 };
 
+// lathe bench: exactly one of engine.model and synthetic is set, unless --help.
+struct BenchOptions {
+  EngineFlags engine;
+  std::string synthetic;                // config.json of a model to make up
+  std::vector<int64_t> prompt = {512};  // prompt lengths; 0: none
+  int64_t gen = 64;                     // generated tokens; 0: none
+  std::vector<int64_t> depth = {0};     // cached positions before them
+  int64_t repeat = 5;
+  int64_t batch = 512;  // prompt tokens of one forward pass
+  bool signature = false;
+};
+
 // lathe doctor.
 struct DoctorOptions {
   bool json = false;
@@ -151,7 +164,8 @@ using Command = std::variant<Answered,
                              PullOptions,
                              ListOptions,
                              RmOptions,
-                             DoctorOptions>;
+                             DoctorOptions,
+                             BenchOptions>;
 
 // kInvalidArgument with a one-line message for anything that does not parse: exit code 2.
 Result<Command> parse_command_line(int argc, const char* const* argv);
@@ -172,5 +186,6 @@ int run_pull(const PullOptions& options);
 int run_list(const ListOptions& options);
 int run_rm(const RmOptions& options);
 int run_doctor(const DoctorOptions& options);
+int run_bench(const BenchOptions& options);
 
 }  // namespace lathe::cli

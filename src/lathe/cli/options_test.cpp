@@ -12,8 +12,18 @@ Result<Command> parse(std::vector<const char*> arguments) {
 }
 
 TEST(Options, HelpIsAnsweredOnEveryLevel) {
-  for (const char* command :
-       {"run", "generate", "inspect", "verify", "tokenize", "template", "eval", "pull", "list", "rm", "doctor"}) {
+  for (const char* command : {"run",
+                              "generate",
+                              "inspect",
+                              "verify",
+                              "tokenize",
+                              "template",
+                              "eval",
+                              "pull",
+                              "list",
+                              "rm",
+                              "doctor",
+                              "bench"}) {
     const Result<Command> parsed = parse({command, "--help"});
     ASSERT_TRUE(parsed.has_value()) << command;
     const auto* answered = std::get_if<Answered>(&*parsed);
@@ -37,6 +47,12 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
                                                     {"generate", "-m", "x", "-p", "a", "--bogus"},
                                                     {"tokenize", "-m", "x", "--jsonl", "-p", "a"},
                                                     {"inspect"},
+                                                    {"bench"},
+                                                    {"bench", "-m", "x", "--synthetic", "y"},
+                                                    {"bench", "-m", "x", "--depth", "0,-1"},
+                                                    {"bench", "-m", "x", "--prompt", "5,x"},
+                                                    {"bench", "-m", "x", "--repeat", "0"},
+                                                    {"bench", "-m", "x", "--batch", "4096"},
                                                     {"eval"},
                                                     {"eval", "logits", "-m", "x"}};
   for (const std::vector<const char*>& arguments : cases) {
@@ -75,6 +91,36 @@ TEST(Options, ValuesReachTheirFields) {
   EXPECT_EQ(o.engine.cache_type, "bf16");
   EXPECT_EQ(o.engine.compute, "f32");
   EXPECT_EQ(o.logprobs, 3);
+}
+
+TEST(Options, ListsOfTheBenchmark) {
+  const Result<Command> parsed = parse({"bench",
+                                        "-m",
+                                        "dir",
+                                        "--prompt",
+                                        "128,512",
+                                        "--depth",
+                                        "0,4096,16384",
+                                        "--repeat",
+                                        "3",
+                                        "--gen",
+                                        "0",
+                                        "--signature",
+                                        "--batch",
+                                        "2048"});
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  const auto& o = std::get<BenchOptions>(*parsed);
+  EXPECT_EQ(o.engine.model, "dir");
+  EXPECT_EQ(o.prompt, (std::vector<int64_t>{128, 512}));
+  EXPECT_EQ(o.depth, (std::vector<int64_t>{0, 4096, 16384}));
+  EXPECT_EQ(o.repeat, 3);
+  EXPECT_EQ(o.gen, 0);
+  EXPECT_EQ(o.batch, 2048);
+  EXPECT_TRUE(o.signature);
+  const Result<Command> plain = parse({"bench", "--synthetic", "config.json"});
+  ASSERT_TRUE(plain.has_value()) << plain.error().message;
+  EXPECT_EQ(std::get<BenchOptions>(*plain).prompt, (std::vector<int64_t>{512}));
+  EXPECT_EQ(std::get<BenchOptions>(*plain).depth, (std::vector<int64_t>{0}));
 }
 
 TEST(Options, VariablesFillInAndTheCommandLineWins) {
