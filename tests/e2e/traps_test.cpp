@@ -1,6 +1,6 @@
 // One test per known trap of this model family, numbered as in the comments of the code (trap T1, ...): each computes
 // the right form, compares it with golden data or plain arithmetic, and shows that the wrong form would be told apart.
-// Traps about GGUF files (T18, T19) are tested with that format; T20 is a remark about another program's sketch and has
+// Traps about GGUF files (T18, T19) are in gguf_model_test.cpp; T20 is a remark about another program's sketch and has
 // no test.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
