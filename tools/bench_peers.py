@@ -129,10 +129,15 @@ def wanted_cases(options):
     return cases + [("gen", options.gen, depth) for depth in options.depth if options.gen > 0]
 
 
+def short(value):
+    """Four digits, but all those before the point."""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def cell(values):
     if not values:
         return "-"
-    return "%.4g (%.4g to %.4g)" % (statistics.median(values), min(values), max(values))
+    return f"{short(statistics.median(values))} ({short(min(values))} to {short(max(values))})"
 
 
 def table(options, engines, samples):
