@@ -4,6 +4,8 @@
 // chain per output, so every tile size gives the same bits.
 #pragma once
 
+#include <type_traits>
+
 #include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/int16-inl.h"
 #include "lathe/tensor/panels.h"
@@ -11,14 +13,20 @@
 namespace lathe {
 namespace {
 
-// Tokens of a register tile: one int32 and one fp32 accumulator each.
+// A register tile: one int32 and one fp32 accumulator for each panel and token.
 #if defined(__AVX512F__)
-constexpr int kPanelTileTokens = 12;
+constexpr int kTilePanels = 2;  // so that every activation that is loaded serves two products
+constexpr int kPanelTileTokens = 6;
 #else
+constexpr int kTilePanels = 1;
 constexpr int kPanelTileTokens = 4;
 #endif
-constexpr int64_t kPanelBlockTokens = 192;  // tokens whose activations stay in the second-level cache over all panels
-constexpr int kPanelPrefetch = 4096;        // bytes ahead, single tokens only: the memory latency in bytes
+// Activations are gathered into tiles, this many blocks of this many tokens at a time: they stay in the second-level
+// cache while all panels pass by.
+constexpr int64_t kGatherBlocks = 64;
+constexpr int64_t kGatherTokens = 48;
+static_assert(kGatherTokens % kPanelTileTokens == 0);
+constexpr int kPanelPrefetch = 4096;  // bytes ahead, single tokens only: the memory latency in bytes
 
 // One row of QuantisedRows.
 struct ActivationRow {
@@ -95,140 +103,280 @@ LATHE_INLINE int32_t offset_sum(int32_t sum) {
   return sum / (128 / kOffset);
 }
 
-// sum[t] += what block `b` of the chunk adds for every token. k: the block's first column; block: its index in the row.
-template <DType kFormat, int kTokens>
+// Activations of one block of a single token, as they lie in its row.
+struct RowBlock {
+  const ActivationRow& row;
+  int64_t index;
+
+  LATHE_INLINE const std::byte* q(int /*t*/, int g) const { return row.q + index * 32 + g * 4; }
+
+  LATHE_INLINE float scale(int /*t*/) const { return row.scale[index]; }
+
+  LATHE_INLINE int32_t sum(int /*t*/) const { return row.sum[index]; }
+
+  LATHE_INLINE int32_t half_sum(int /*t*/) const { return row.half_sum[index]; }
+
+  LATHE_INLINE float scaled_sum(int /*t*/) const { return row.scaled_sum[index]; }
+};
+
+// The same of kTokens tokens, gathered so that one pointer reaches all of it: with a pointer per token, reloading
+// spilled pointers costs as much as the products. 48 bytes per token:
+//   q[8 groups][kTokens][4] | scale[kTokens] | sum[kTokens] | half_sum[kTokens] | scaled_sum[kTokens]
+constexpr int64_t kGatheredBytes = 48;
+
+template <int kTokens>
+struct GatheredBlock {
+  const std::byte* data;
+
+  LATHE_INLINE const std::byte* q(int t, int g) const { return data + (g * kTokens + t) * 4; }
+
+  LATHE_INLINE const float* floats(int array, int t) const {
+    return reinterpret_cast<const float*>(data + kTokens * (32 + 4 * array) + 4 * t);
+  }
+
+  LATHE_INLINE float scale(int t) const { return *floats(0, t); }
+
+  LATHE_INLINE int32_t sum(int t) const { return *reinterpret_cast<const int32_t*>(floats(1, t)); }
+
+  LATHE_INLINE int32_t half_sum(int t) const { return *reinterpret_cast<const int32_t*>(floats(2, t)); }
+
+  LATHE_INLINE float scaled_sum(int t) const { return *floats(3, t); }
+};
+
+// Copies blocks [first, last) of kTokens rows to `out`.
+template <int kTokens>
+void gather_blocks(const PanelGemmArgs& args, int64_t token, int64_t first, int64_t last, std::byte* out) {
+  for (int t = 0; t < kTokens; ++t) {
+    const int64_t row = args.x_rows != nullptr ? args.x_rows[token + t] : token + t;
+    const ActivationRow x = activation_row(args.x.data, args.x.cols, row);
+    std::byte* to = out + t * 4;
+    for (int64_t b = first; b < last; ++b, to += kTokens * kGatheredBytes) {
+      LATHE_UNROLL
+      for (int g = 0; g < 8; ++g) __builtin_memcpy(to + g * kTokens * 4, x.q + b * 32 + g * 4, 4);
+      __builtin_memcpy(to + kTokens * 32, x.scale + b, 4);
+      __builtin_memcpy(to + kTokens * 36, x.sum + b, 4);
+      __builtin_memcpy(to + kTokens * 40, x.half_sum + b, 4);
+      __builtin_memcpy(to + kTokens * 44, x.scaled_sum + b, 4);
+    }
+  }
+}
+
+// sum[p][t] += what block `b` of a chunk adds for every panel and token; panels lie `stride` bytes apart.
+template <DType kFormat, int kPanels, int kTokens, class Block>
 LATHE_INLINE void panel_block(
-    const std::byte* chunk, int64_t b, int64_t index, const ActivationRow (&x)[kTokens], F32x16 (&sum)[kTokens]) {
+    const std::byte* chunk, int64_t stride, int64_t b, const Block& x, F32x16 (&sum)[kPanels][kTokens]) {
   constexpr PanelLayout kLayout = panel_layout(kFormat);
   constexpr bool kHalves = kFormat == DType::kQ6_K;
   constexpr bool kSigned = kLayout.bits == 8;
   const std::byte* integers = chunk + kLayout.scale_bytes + b * kLayout.block_bytes;
   // A single token has two chains of products, so that their latency does not bound the rate.
   constexpr int kChains = kHalves || kTokens == 1 ? 2 : 1;
-  I32x16 dot[kTokens][kChains];
+  I32x16 dot[kPanels][kTokens][kChains];
   LATHE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
-    if constexpr (kHalves) {
-      const int32_t half = x[t].half_sum[index];
-      dot[t][0] = i32_set(offset_sum<kFormat>(half));
-      dot[t][1] = i32_set(offset_sum<kFormat>(x[t].sum[index] - half));
-    } else {
-      dot[t][0] = i32_set(offset_sum<kFormat>(x[t].sum[index]));
-      if constexpr (kChains == 2) dot[t][1] = i32_set(0);
+    LATHE_UNROLL
+    for (int p = 0; p < kPanels; ++p) {
+      if constexpr (kHalves) {
+        dot[p][t][0] = i32_set(offset_sum<kFormat>(x.half_sum(t)));
+        dot[p][t][1] = i32_set(offset_sum<kFormat>(x.sum(t) - x.half_sum(t)));
+      } else {
+        dot[p][t][0] = i32_set(offset_sum<kFormat>(x.sum(t)));
+        if constexpr (kChains == 2) dot[p][t][1] = i32_set(0);
+      }
     }
   }
   LATHE_UNROLL
   for (int g = 0; g < 4; ++g) {
-    GroupBytes low;
-    GroupBytes high;
-    unpack_groups<kLayout.bits>(integers, g, low, high);
+    GroupBytes low[kPanels];
+    GroupBytes high[kPanels];
+    LATHE_UNROLL
+    for (int p = 0; p < kPanels; ++p) unpack_groups<kLayout.bits>(integers + p * stride, g, low[p], high[p]);
     LATHE_UNROLL
     for (int t = 0; t < kTokens; ++t) {
-      const std::byte* q = x[t].q + index * 32 + g * 4;
-      group_dot<kSigned>(dot[t][0], low, q);
-      group_dot<kSigned>(dot[t][kChains - 1], high, q + 16);
+      const IntRegister four = part_broadcast_four(x.q(t, g));
+      LATHE_UNROLL
+      for (int p = 0; p < kPanels; ++p) group_dot<kSigned>(dot[p][t][0], low[p], four);
+    }
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      const IntRegister four = part_broadcast_four(x.q(t, g + 4));
+      LATHE_UNROLL
+      for (int p = 0; p < kPanels; ++p) group_dot<kSigned>(dot[p][t][kChains - 1], high[p], four);
     }
   }
-  BlockScales scales;
-  load_scales<kFormat>(chunk, b, scales);
   LATHE_UNROLL
-  for (int t = 0; t < kTokens; ++t) {
-    I32x16 whole = dot[t][0];
-    if constexpr (kHalves) {
-      whole = i32_add(i32_mul(dot[t][0], scales.half[0]), i32_mul(dot[t][1], scales.half[1]));
-    } else if constexpr (kChains == 2) {
-      whole = i32_add(dot[t][0], dot[t][1]);
+  for (int p = 0; p < kPanels; ++p) {
+    BlockScales scales;
+    load_scales<kFormat>(chunk + p * stride, b, scales);
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) {
+      I32x16 whole = dot[p][t][0];
+      if constexpr (kHalves) {
+        whole = i32_add(i32_mul(dot[p][t][0], scales.half[0]), i32_mul(dot[p][t][1], scales.half[1]));
+      } else if constexpr (kChains == 2) {
+        whole = i32_add(dot[p][t][0], dot[p][t][1]);
+      }
+      sum[p][t] = fma(to_f32(whole), mul(scales.scale, broadcast(x.scale(t))), sum[p][t]);
+      if constexpr (has_minimum(kFormat)) {
+        sum[p][t] = fma(scales.minimum, broadcast(x.scaled_sum(t)), sum[p][t]);
+      }
     }
-    sum[t] = fma(to_f32(whole), mul(scales.scale, broadcast(x[t].scale[index])), sum[t]);
-    if constexpr (has_minimum(kFormat)) sum[t] = fma(scales.minimum, broadcast(x[t].scaled_sum[index]), sum[t]);
   }
 }
 
-// One panel times kTokens tokens, the first being `token`. rows: how many rows of the panel exist.
-template <DType kFormat, int kTokens>
-void panel_tile(const PanelGemmArgs& args, const std::byte* panel, int64_t token, float* y, int64_t rows) {
-  constexpr PanelLayout kLayout = panel_layout(kFormat);
-  constexpr int64_t kChunkBytes = kLayout.scale_bytes + kLayout.blocks * kLayout.block_bytes;
-  const int64_t cols = args.x.cols;
-  ActivationRow x[kTokens];
-  F32x16 sum[kTokens];
+// Output rows of one panel: where they go, and how many of the sixteen exist.
+struct PanelOutput {
+  float* y;
+  int64_t stride;
+  int64_t rows;
+};
+
+template <int kTokens>
+LATHE_INLINE void load_sums(const PanelOutput& out, bool first, F32x16 (&sum)[kTokens]) {
   LATHE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
-    const int64_t row = args.x_rows != nullptr ? args.x_rows[token + t] : token + t;
-    x[t] = activation_row(args.x.data, cols, row);
-    sum[t] = zero();
+    sum[t] = first                ? zero()
+             : out.rows == kLanes ? load(out.y + t * out.stride)
+                                  : load_first(out.y + t * out.stride, out.rows);
   }
-  const int64_t blocks = cols / 32;
-  const std::byte* chunk = panel;
-  for (int64_t index = 0; index < blocks; chunk += kChunkBytes) {
-    if constexpr (kTokens == 1) {
-      LATHE_UNROLL
-      for (int64_t line = 0; line < kChunkBytes; line += 64) {
-        prefetch(reinterpret_cast<uintptr_t>(chunk) + static_cast<uintptr_t>(kPanelPrefetch + line));
-      }
-    }
-    for (int64_t b = 0; b < kLayout.blocks && index < blocks; ++b, ++index) {
-      panel_block<kFormat, kTokens>(chunk, b, index, x, sum);
-    }
-  }
+}
+
+template <int kTokens>
+LATHE_INLINE void store_sums(const PanelOutput& out, const F32x16 (&sum)[kTokens]) {
   LATHE_UNROLL
   for (int t = 0; t < kTokens; ++t) {
-    float* out = y + t * args.y_stride;
-    if (rows == kPanelRows) {
-      store(out, sum[t]);
+    if (out.rows == kLanes) {
+      store(out.y + t * out.stride, sum[t]);
     } else {
-      store_first(out, sum[t], rows);
+      store_first(out.y + t * out.stride, sum[t], out.rows);
     }
   }
 }
 
 template <DType kFormat>
-void panel_tokens(
-    const PanelGemmArgs& args, const std::byte* panel, int64_t token, int64_t end, float* y, int64_t rows) {
-  // Two int32 accumulators per token leave room for half as many tokens.
-  constexpr int kTile = kFormat == DType::kQ6_K ? kPanelTileTokens / 2 : kPanelTileTokens;
-  const auto next = [&](int64_t count) __attribute__((always_inline)) {
-    token += count;
-    y += count * args.y_stride;
-  };
-  while (end - token >= kTile) {
-    panel_tile<kFormat, kTile>(args, panel, token, y, rows);
-    next(kTile);
-  }
-  if constexpr (kTile > 6) {
-    if (end - token >= 6) {
-      panel_tile<kFormat, 6>(args, panel, token, y, rows);
-      next(6);
+constexpr int64_t kChunkBytesOf =
+    panel_layout(kFormat).scale_bytes + panel_layout(kFormat).blocks * panel_layout(kFormat).block_bytes;
+
+// One panel times one token, read where it lies.
+template <DType kFormat>
+void panel_row(const std::byte* panel, const ActivationRow& x, int64_t blocks, const PanelOutput& out) {
+  constexpr PanelLayout kLayout = panel_layout(kFormat);
+  F32x16 sum[1][1] = {{zero()}};
+  const std::byte* chunk = panel;
+  for (int64_t index = 0; index < blocks; chunk += kChunkBytesOf<kFormat>) {
+    LATHE_UNROLL
+    for (int64_t line = 0; line < kChunkBytesOf<kFormat>; line += 64) {
+      prefetch(reinterpret_cast<uintptr_t>(chunk) + static_cast<uintptr_t>(kPanelPrefetch + line));
+    }
+    for (int64_t b = 0; b < kLayout.blocks && index < blocks; ++b, ++index) {
+      panel_block<kFormat, 1, 1>(chunk, 0, b, RowBlock{x, index}, sum);
     }
   }
+  store_sums<1>(out, sum[0]);
+}
+
+// Blocks [first, last) of kPanels neighbouring panels times kTokens gathered tokens; first is the first of a chunk.
+template <DType kFormat, int kPanels, int kTokens>
+__attribute__((noinline)) void packed_tile(const std::byte* panel,
+                                           int64_t stride,
+                                           const std::byte* gathered,
+                                           int64_t first,
+                                           int64_t last,
+                                           const PanelOutput (&out)[kPanels]) {
+  constexpr PanelLayout kLayout = panel_layout(kFormat);
+  F32x16 sum[kPanels][kTokens];
+  LATHE_UNROLL
+  for (int p = 0; p < kPanels; ++p) load_sums<kTokens>(out[p], first == 0, sum[p]);
+  const std::byte* chunk = panel + first / kLayout.blocks * kChunkBytesOf<kFormat>;
+  for (int64_t index = first; index < last; chunk += kChunkBytesOf<kFormat>) {
+    for (int64_t b = 0; b < kLayout.blocks && index < last; ++b, ++index, gathered += kTokens * kGatheredBytes) {
+      panel_block<kFormat, kPanels, kTokens>(chunk, stride, b, GatheredBlock<kTokens>{gathered}, sum);
+    }
+  }
+  LATHE_UNROLL
+  for (int p = 0; p < kPanels; ++p) store_sums<kTokens>(out[p], sum[p]);
+}
+
+// Calls body.template operator()<n>(token) for tiles of n tokens that cover [begin, end), large ones first.
+template <int kTile, class Body>
+LATHE_INLINE void for_token_tiles(int64_t begin, int64_t end, const Body& body) {
+  int64_t token = begin;
+  for (; end - token >= kTile; token += kTile) body.template operator()<kTile>(token);
   if constexpr (kTile > 3) {
     if (end - token >= 3) {
-      panel_tile<kFormat, 3>(args, panel, token, y, rows);
-      next(3);
+      body.template operator()<3>(token);
+      token += 3;
     }
   }
   if (end - token >= 2) {
-    panel_tile<kFormat, 2>(args, panel, token, y, rows);
-    next(2);
+    body.template operator()<2>(token);
+    token += 2;
   }
-  if (end > token) panel_tile<kFormat, 1>(args, panel, token, y, rows);
+  if (end > token) body.template operator()<1>(token);
+}
+
+// All panels of the call.
+template <DType kFormat>
+struct Panels {
+  const PanelGemmArgs& args;
+
+  LATHE_INLINE int64_t stride() const {
+    constexpr int64_t kChunkCols = panel_layout(kFormat).blocks * 32;
+    return (args.w.cols + kChunkCols - 1) / kChunkCols * kChunkBytesOf<kFormat>;
+  }
+
+  LATHE_INLINE const std::byte* panel(int64_t p) const { return args.w.data + p * stride(); }
+
+  LATHE_INLINE PanelOutput output(int64_t p, int64_t token) const {
+    const int64_t left = args.w.rows - p * kLanes;
+    return {
+        args.y + token * args.y_stride + (p - args.panel_begin) * kLanes, args.y_stride, left < kLanes ? left : kLanes};
+  }
+};
+
+// Tokens [begin, end), at most kGatherTokens.
+template <DType kFormat>
+void panel_gemm_tokens(const PanelGemmArgs& args, int64_t begin, int64_t end) {
+  // Two int32 accumulators per output leave room for half as many.
+  constexpr int kMost = kFormat == DType::kQ6_K ? 1 : kTilePanels;
+  constexpr int kTile = kFormat == DType::kQ6_K && kTilePanels == 1 ? kPanelTileTokens / 2 : kPanelTileTokens;
+  alignas(64) std::byte gathered[kGatherTokens * kGatherBlocks * kGatheredBytes];
+  const Panels<kFormat> panels{args};
+  const int64_t blocks = args.x.cols / 32;
+  for (int64_t first = 0; first < blocks; first += kGatherBlocks) {
+    const int64_t last = first + kGatherBlocks < blocks ? first + kGatherBlocks : blocks;
+    const auto place = [&](int64_t token) { return gathered + (token - begin) * (last - first) * kGatheredBytes; };
+    for_token_tiles<kTile>(begin, end, [&]<int kTokens>(int64_t token) {
+      gather_blocks<kTokens>(args, token, first, last, place(token));
+    });
+    int64_t p = args.panel_begin;
+    const auto run = [&]<int kPanels>(std::integral_constant<int, kPanels>) __attribute__((always_inline)) {
+      for (; p + kPanels <= args.panel_end; p += kPanels) {
+        for_token_tiles<kTile>(begin, end, [&]<int kTokens>(int64_t token) {
+          PanelOutput out[kPanels];
+          for (int i = 0; i < kPanels; ++i) out[i] = panels.output(p + i, token);
+          packed_tile<kFormat, kPanels, kTokens>(panels.panel(p), panels.stride(), place(token), first, last, out);
+        });
+      }
+    };
+    run(std::integral_constant<int, kMost>{});
+    if constexpr (kMost > 1) run(std::integral_constant<int, 1>{});
+  }
 }
 
 template <DType kFormat>
 void panel_gemm_format(const PanelGemmArgs& args) {
-  constexpr PanelLayout kLayout = panel_layout(kFormat);
-  constexpr int64_t kChunkCols = kLayout.blocks * 32;
-  constexpr int64_t kChunkBytes = kLayout.scale_bytes + kLayout.blocks * kLayout.block_bytes;
-  const int64_t bytes = (args.w.cols + kChunkCols - 1) / kChunkCols * kChunkBytes;
-  for (int64_t token = 0; token < args.tokens; token += kPanelBlockTokens) {
-    const int64_t rest = args.tokens - token;
-    const int64_t end = token + (rest < kPanelBlockTokens ? rest : kPanelBlockTokens);
-    for (int64_t panel = args.panel_begin; panel < args.panel_end; ++panel) {
-      const int64_t rows_left = args.w.rows - panel * kPanelRows;
-      float* y = args.y + token * args.y_stride + (panel - args.panel_begin) * kPanelRows;
-      panel_tokens<kFormat>(
-          args, args.w.data + panel * bytes, token, end, y, rows_left < kPanelRows ? rows_left : kPanelRows);
+  if (args.tokens == 1) {
+    const Panels<kFormat> panels{args};
+    const ActivationRow x = activation_row(args.x.data, args.x.cols, args.x_rows != nullptr ? args.x_rows[0] : 0);
+    for (int64_t p = args.panel_begin; p < args.panel_end; ++p) {
+      panel_row<kFormat>(panels.panel(p), x, args.x.cols / 32, panels.output(p, 0));
     }
+    return;
+  }
+  for (int64_t begin = 0; begin < args.tokens; begin += kGatherTokens) {
+    const int64_t rest = args.tokens - begin;
+    panel_gemm_tokens<kFormat>(args, begin, begin + (rest < kGatherTokens ? rest : kGatherTokens));
   }
 }
 
