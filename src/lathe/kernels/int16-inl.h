@@ -167,25 +167,24 @@ LATHE_INLINE void part_store_as_bytes(std::byte* out, __m256i a) {
 
 #endif
 
-// acc += sums of four products of unsigned bytes w with the four signed bytes at q, for every lane.
-LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, const std::byte* q) {
-#if defined(__AVX512F__) && defined(__AVX512VNNI__)
-  // Inline assembly, because compilers load the broadcast apart and g++ 12 copies the accumulator around the intrinsic.
-  __asm__("vpdpbusd %2%{1to16%}, %1, %0"
-          : "+v"(acc)
-          : "v"(w), "m"(*reinterpret_cast<const int32_t __attribute__((may_alias, aligned(1)))*>(q)));
-#else
+// Four bytes in every lane.
+LATHE_INLINE IntRegister part_broadcast_four(const std::byte* q) {
   int32_t four = 0;
   __builtin_memcpy(&four, q, 4);
-#if defined(__AVXVNNI__)
-  acc = _mm256_dpbusd_avx_epi32(acc, w, _mm256_set1_epi32(four));
+  return part_i32_set(four);
+}
+
+// acc += sums of four products of unsigned bytes w with signed bytes x, for every lane.
+LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, IntRegister x) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  // Inline assembly, because g++ 12 copies the accumulator around the intrinsic.
+  __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
+#elif defined(__AVXVNNI__)
+  acc = _mm256_dpbusd_avx_epi32(acc, w, x);
 #elif defined(__AVX512F__)
-  const __m512i pairs = _mm512_maddubs_epi16(w, _mm512_set1_epi32(four));
-  acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+  acc = _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(w, x), _mm512_set1_epi16(1)));
 #else
-  const __m256i pairs = _mm256_maddubs_epi16(w, _mm256_set1_epi32(four));
-  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-#endif
+  acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 #endif
 }
 
@@ -194,25 +193,21 @@ LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, const std::byte* q) 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 constexpr bool kOffsetInDot = false;  // callers add -128 * (sum of q) themselves
 
-LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, const std::byte* q) {
-  part_dot(acc, w, q);
+LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, IntRegister x) {
+  part_dot(acc, w, x);
 }
 #else
 constexpr bool kOffsetInDot = true;
 
-LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, const std::byte* q) {
-  int32_t four = 0;
-  __builtin_memcpy(&four, q, 4);
+LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, IntRegister x) {
 #if defined(__AVX512F__)
   const __m512i value = _mm512_xor_si512(w, _mm512_set1_epi8(static_cast<char>(0x80)));
-  const __m512i all = _mm512_set1_epi32(four);
-  const __m512i with_sign = _mm512_mask_sub_epi8(all, _mm512_movepi8_mask(value), _mm512_setzero_si512(), all);
+  const __m512i with_sign = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(value), _mm512_setzero_si512(), x);
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(value), with_sign);
   acc = _mm512_add_epi32(acc, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
 #else
   const __m256i value = _mm256_xor_si256(w, _mm256_set1_epi8(static_cast<char>(0x80)));
-  const __m256i with_sign = _mm256_sign_epi8(_mm256_set1_epi32(four), value);
-  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(value), with_sign);
+  const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(value), _mm256_sign_epi8(x, value));
   acc = _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 #endif
 }
@@ -329,14 +324,15 @@ LATHE_INLINE void group_add_upper_pairs(GroupBytes& group, const std::byte* pair
   }
 }
 
+// acc += the products of w with the four bytes that x holds in every lane.
 template <bool kWide>
-LATHE_INLINE void group_dot(I32x16& acc, const GroupBytes& w, const std::byte* q) {
+LATHE_INLINE void group_dot(I32x16& acc, const GroupBytes& w, IntRegister x) {
   LATHE_UNROLL
   for (int p = 0; p < kParts; ++p) {
     if constexpr (kWide) {
-      part_dot_wide(acc.part[p], w.part[p], q);
+      part_dot_wide(acc.part[p], w.part[p], x);
     } else {
-      part_dot(acc.part[p], w.part[p], q);
+      part_dot(acc.part[p], w.part[p], x);
     }
   }
 }
