@@ -80,8 +80,8 @@ class Checkpoint {
   static Result<Checkpoint> open(const std::filesystem::path& path);
   // The tensors of a GGUF model, which the checkpoint keeps open.
   static Result<Checkpoint> open(std::shared_ptr<const GgufModel> model);
-  // Tensors in the memory of `owner`, which the checkpoint keeps; `name` stands for their file in messages. A name twice
-  // is kInvalidData.
+  // Tensors in the memory of `owner`, which the checkpoint keeps; `name` stands for their file in messages. A name
+  // twice is kInvalidData.
   static Result<Checkpoint> in_memory(const std::filesystem::path& name,
                                       std::vector<StoredTensor> tensors,
                                       std::shared_ptr<const void> owner);

@@ -177,9 +177,9 @@ TEST(GgufTokenizer, TokenTypesAndSettingsAreRead) {
 TEST(GgufTokenizer, AWholeTokenizerJsonWins) {
   const TempDir dir;
   Keys keys = small_keys();
-  keys.emplace_back("tokenizer.huggingface.json",
-                    std::string(R"({"added_tokens": [{"id": 1, "content": "<s>", "special": true},
-      {"id": 2, "content": "</s>", "special": true}], "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"},
+  keys.emplace_back("tokenizer.huggingface.json", std::string(R"({"added_tokens": [
+        {"id": 1, "content": "<s>", "special": true}, {"id": 2, "content": "</s>", "special": true}],
+      "pre_tokenizer": {"type": "ByteLevel"}, "decoder": {"type": "ByteLevel"},
       "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})"));
   write_keys(dir / "m.gguf", keys);
   const Result<Tokenizer> tokenizer = tokenizer_of(dir / "m.gguf");
