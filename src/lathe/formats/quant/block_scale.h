@@ -47,15 +47,21 @@ class Unit {
   bool zero_ = true;
 };
 
-// How much the error of each value counts: larger values more, because inputs are about equally large and what comes
-// out is their product. Small ones count by the mean square.
-inline void set_weights(const float* x, int n, float* weights) {
-  float squares = 0.0F;
-  for (int i = 0; i < n; ++i) squares += x[i] * x[i];
-  const float mean = squares / static_cast<float>(n);
-  for (int i = 0; i < n; ++i) weights[i] = std::sqrt(mean + x[i] * x[i]);
+// Factor for the scales of n encoded values that makes their projection on the exact ones right. Least squares leave
+// them too small, by the square of the relative error; that is little beside the error itself, but it is the same in
+// every block and adds up over the layers of a model, where errors average out.
+inline float unshrunk(const float* exact, const float* encoded, int n) {
+  double both = 0.0;
+  double squares = 0.0;
+  for (int i = 0; i < n; ++i) {
+    both += static_cast<double>(exact[i]) * encoded[i];
+    squares += static_cast<double>(exact[i]) * exact[i];
+  }
+  constexpr double kMost = 1.05;  // more would be another encoding
+  return both > 0.0 ? static_cast<float>(std::clamp(squares / both, 1.0 / kMost, kMost)) : 1.0F;
 }
 
+// Two bytes at any alignment, little-endian.
 inline void put_u16(std::byte* out, uint16_t bits) {
   std::memcpy(out, &bits, sizeof bits);
 }

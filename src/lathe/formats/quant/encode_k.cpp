@@ -19,9 +19,8 @@ constexpr int kRounds = 3;  // of changing multiples and common scales
 
 struct alignas(16) Values {
   std::array<float, kElements> v{};
-  std::array<float, kElements> weights{};
 
-  Group group(int index, int size) const { return {v.data() + index * size, weights.data() + index * size, size}; }
+  Group group(int index, int size) const { return {v.data() + index * size, size}; }
 };
 
 float rounded(float x) {
@@ -79,15 +78,14 @@ bool fit_common(const Values& x, const AffineBlock& b, float& d, float& dmin) {
   double bx = 0.0;
   for (int i = 0; i < kElements; ++i) {
     const auto j = static_cast<size_t>(i / kAffineSize);
-    const double w = x.weights[static_cast<size_t>(i)];
     const double value = x.v[static_cast<size_t>(i)];
     const double a = b.scales[j] * b.q[j].q[static_cast<size_t>(i % kAffineSize)];
     const double m = -b.minima[j];
-    aa += w * a * a;
-    ab += w * a * m;
-    bb += w * m * m;
-    ax += w * a * value;
-    bx += w * m * value;
+    aa += a * a;
+    ab += a * m;
+    bb += m * m;
+    ax += a * value;
+    bx += m * value;
   }
   const double determinant = aa * bb - ab * ab;
   if (determinant > 1e-6 * aa * bb) {
@@ -180,10 +178,9 @@ float fit_common(const Values& x, const SymmetricBlock& b) {
   double aa = 0.0;
   for (int i = 0; i < kElements; ++i) {
     const auto j = static_cast<size_t>(i / kSymmetricSize);
-    const double w = x.weights[static_cast<size_t>(i)];
     const double a = b.scales[j] * b.q[j].q[static_cast<size_t>(i % kSymmetricSize)];
-    ax += w * a * x.v[static_cast<size_t>(i)];
-    aa += w * a * a;
+    ax += a * x.v[static_cast<size_t>(i)];
+    aa += a * a;
   }
   return aa > 0.0 ? static_cast<float>(ax / aa) : 0.0F;
 }
@@ -222,7 +219,6 @@ void encode_q45_k(DType format, const float* x, std::byte* out) {
   float most_scale = 0.0F;
   float most_minimum = 0.0F;
   for (int j = 0; j < kAffineGroups; ++j) {
-    set_weights(scaled.v.data() + j * kAffineSize, kAffineSize, scaled.weights.data() + j * kAffineSize);
     const Affine fit = search_affine(scaled.group(j, kAffineSize), levels, true);
     most_scale = std::max(most_scale, fit.scale);
     most_minimum = std::max(most_minimum, -fit.minimum);
@@ -244,6 +240,15 @@ void encode_q45_k(DType format, const float* x, std::byte* out) {
     if (!(next.error < best.error)) break;
     best = next;
   }
+  Values encoded;
+  for (size_t i = 0; i < kElements; ++i) {
+    const size_t j = i / kAffineSize;
+    encoded.v[i] = unit.from_f16(best.d) * best.scales[j] * best.q[j].q[i % kAffineSize] -
+                   unit.from_f16(best.dmin) * best.minima[j];
+  }
+  const float factor = unshrunk(scaled.v.data(), encoded.v.data(), kElements);
+  best.d = unit.to_f16(unit.from_f16(best.d) * factor);
+  best.dmin = unit.to_f16(unit.from_f16(best.dmin) * factor);
   put_affine(format, best, out);
 }
 
@@ -254,7 +259,6 @@ void encode_q6_k(const float* x, std::byte* out) {
   std::array<float, kSymmetricGroups> wanted{};
   float extreme = 0.0F;
   for (int j = 0; j < kSymmetricGroups; ++j) {
-    set_weights(scaled.v.data() + j * kSymmetricSize, kSymmetricSize, scaled.weights.data() + j * kSymmetricSize);
     const float scale = search_symmetric(scaled.group(j, kSymmetricSize), kHalf);
     if (std::fabs(scale) > std::fabs(extreme)) extreme = scale;
     wanted[static_cast<size_t>(j)] = scale;
@@ -270,6 +274,12 @@ void encode_q6_k(const float* x, std::byte* out) {
     if (!(next.error < best.error)) break;
     best = next;
   }
+  Values encoded;
+  for (size_t i = 0; i < kElements; ++i) {
+    const size_t j = i / kSymmetricSize;
+    encoded.v[i] = unit.from_f16(best.d) * best.scales[j] * best.q[j].q[i % kSymmetricSize];
+  }
+  best.d = unit.to_f16(unit.from_f16(best.d) * unshrunk(scaled.v.data(), encoded.v.data(), kElements));
   put_symmetric(best, out);
 }
 

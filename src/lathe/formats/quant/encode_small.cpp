@@ -28,6 +28,12 @@ void put_integers(const std::array<uint8_t, kElements>& q, bool fifth, std::byte
   for (size_t i = 0; i < kElements / 2; ++i) out[i] = static_cast<std::byte>((q[i] & 15) | (q[i + 16] & 15) << 4);
 }
 
+float correction(const Values& exact, const Integers& q, float scale, float minimum) {
+  Values encoded;
+  for (size_t i = 0; i < kElements; ++i) encoded.v[i] = scale * q.q[i] + minimum;
+  return unshrunk(exact.v.data(), encoded.v.data(), kElements);
+}
+
 }  // namespace
 
 void encode_q8_0(const float* x, std::byte* out) {
@@ -41,9 +47,8 @@ void encode_q8_0(const float* x, std::byte* out) {
   // Among the subnormal numbers of fp16 the nearest scale may be far too small, and would cut the largest values.
   constexpr uint16_t kSmallestNormal = 0x0400;
   if (d != 0 && d < kSmallestNormal && most > (kMost + 0.5F) * unit.from_f16(d)) ++d;
-  Values weights;
   Integers q;
-  round_group({scaled.v.data(), weights.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
+  round_group({scaled.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
   put_u16(out, d);
   for (size_t i = 0; i < kElements; ++i) out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q.q[i]));
 }
@@ -54,10 +59,8 @@ void encode_small(DType format, const float* x, std::byte* out) {
   const float half = has_fifth ? 16.0F : 8.0F;
   const Unit unit(x, kElements);
   Values scaled;
-  Values weights;
   unit.divide(x, kElements, scaled.v.data());
-  set_weights(scaled.v.data(), kElements, weights.v.data());
-  const Group group{scaled.v.data(), weights.v.data(), kElements};
+  const Group group{scaled.v.data(), kElements};
   Integers found;
   float offset = 0.0F;
   if (has_minimum) {
@@ -65,13 +68,14 @@ void encode_small(DType format, const float* x, std::byte* out) {
     const uint16_t d = unit.to_f16(fit.scale);
     const uint16_t m = unit.to_f16(fit.minimum);
     round_group(group, unit.from_f16(d), unit.from_f16(m), 0.0F, 2.0F * half - 1.0F, found);
-    put_u16(out, d);
-    put_u16(out + 2, m);
+    const float factor = correction(scaled, found, unit.from_f16(d), unit.from_f16(m));
+    put_u16(out, unit.to_f16(unit.from_f16(d) * factor));
+    put_u16(out + 2, unit.to_f16(unit.from_f16(m) * factor));
     out += 4;
   } else {
     const uint16_t d = unit.to_f16(search_symmetric(group, half));
     round_group(group, unit.from_f16(d), 0.0F, -half, half - 1.0F, found);
-    put_u16(out, d);
+    put_u16(out, unit.to_f16(unit.from_f16(d) * correction(scaled, found, unit.from_f16(d), 0.0F)));
     out += 2;
     offset = half;
   }

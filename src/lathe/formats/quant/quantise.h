@@ -1,5 +1,5 @@
 // Encoders: fp32 rows to the block formats of tensor/blocks.h. Each looks for scales (and minima) that make the squared
-// error small, weighted by x^2 in the K formats; the result depends on the row alone.
+// error small; the result depends on the row alone.
 #pragma once
 
 #include <cstddef>

@@ -57,18 +57,17 @@ float search_symmetric(const Group& group, float levels) {
   float scale = 0.0F;
   for (int k = -kOutside; k <= kInside; ++k) {
     const Four inverse = all((-levels + kStep * static_cast<float>(k)) / extreme);
-    Four wxq = all(0.0F);
-    Four wqq = all(0.0F);
+    Four sum_xq = all(0.0F);
+    Four sum_qq = all(0.0F);
     for (int i = 0; i < group.n; i += 4) {
       const Four x = load(group.values + i);
       const Four q = clamped(nearest(x * inverse), low, high);
-      const Four wq = load(group.weights + i) * q;
-      wxq += wq * x;
-      wqq += wq * q;
+      sum_xq += q * x;
+      sum_qq += q * q;
     }
-    // The best scale for these q is wxq / wqq, and takes wxq^2 / wqq off the error.
-    const float xq = sum(wxq);
-    const float qq = sum(wqq);
+    // The best scale for these q is xq / qq, and takes xq^2 / qq off the error.
+    const float xq = sum(sum_xq);
+    const float qq = sum(sum_qq);
     if (qq <= 0.0F) continue;
     const float gain = xq * xq / qq;
     if (gain > best) {
@@ -82,44 +81,42 @@ float search_symmetric(const Group& group, float levels) {
 Affine search_affine(const Group& group, float levels, bool negative) {
   float least = group.values[0];
   float most = group.values[0];
-  float sum_w = 0.0F;
-  float sum_wx = 0.0F;
+  float sum_x = 0.0F;
   for (int i = 0; i < group.n; ++i) {
     const float x = group.values[i];
     least = std::fmin(least, x);
     most = std::fmax(most, x);
-    sum_w += group.weights[i];
-    sum_wx += group.weights[i] * x;
+    sum_x += x;
   }
   if (negative) least = std::fmin(least, 0.0F);
   if (most - least < kNothing) return {0.0F, least};  // one value, or nothing above 0
   const Four zero = all(0.0F);
   const Four high = all(levels);
+  const auto n = static_cast<float>(group.n);
   Affine best{(most - least) / levels, least};
   float best_gain = -1.0F;
   for (int k = -kOutside; k <= kInside; ++k) {
     const Four inverse = all((levels - kStep * static_cast<float>(k)) / (most - least));
     const Four from = all(least);
-    Four wq1 = zero;
-    Four wqq = zero;
-    Four wxq = zero;
+    Four total_q = zero;
+    Four total_qq = zero;
+    Four total_xq = zero;
     for (int i = 0; i < group.n; i += 4) {
       const Four x = load(group.values + i);
       const Four q = clamped(nearest((x - from) * inverse), zero, high);
-      const Four wq = load(group.weights + i) * q;
-      wq1 += wq;
-      wqq += wq * q;
-      wxq += wq * x;
+      total_q += q;
+      total_qq += q * q;
+      total_xq += q * x;
     }
-    const float sum_q = sum(wq1);
-    const float sum_qq = sum(wqq);
-    const float sum_xq = sum(wxq);
-    // Least squares for x ~ scale q + minimum; the gain is what it takes off the weighted sum of x^2.
-    const float determinant = sum_w * sum_qq - sum_q * sum_q;
+    const float sum_q = sum(total_q);
+    const float sum_qq = sum(total_qq);
+    const float sum_xq = sum(total_xq);
+    // Least squares for x ~ scale q + minimum; the gain is what it takes off the sum of x^2.
+    const float determinant = n * sum_qq - sum_q * sum_q;
     if (!(determinant > 0.0F)) continue;
-    Affine fit{(sum_w * sum_xq - sum_wx * sum_q) / determinant, (sum_qq * sum_wx - sum_q * sum_xq) / determinant};
+    Affine fit{(n * sum_xq - sum_x * sum_q) / determinant, (sum_qq * sum_x - sum_q * sum_xq) / determinant};
     if (negative && fit.minimum > 0.0F) fit = {sum_xq / sum_qq, 0.0F};
-    const float gain = fit.scale * sum_xq + fit.minimum * sum_wx;
+    const float gain = fit.scale * sum_xq + fit.minimum * sum_x;
     if (fit.scale > 0.0F && gain > best_gain) {
       best_gain = gain;
       best = fit;
@@ -139,7 +136,7 @@ float round_group(const Group& group, float scale, float minimum, float low, flo
     const Four x = load(group.values + i);
     const Four q = nearest(clamped((x - m) * inverse, bottom, top));
     const Four off = x - (s * q + m);
-    error += load(group.weights + i) * off * off;
+    error += off * off;
     std::memcpy(out.q.data() + i, &q, sizeof q);
   }
   return sum(error);

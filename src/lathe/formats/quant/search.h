@@ -1,6 +1,6 @@
-// The search for scales behind the encoders: given values and weights of one group of 16 or 32 elements, find the scale
-// (and minimum) whose rounding loses least. Everything is in units of the block, whose largest value is between 1
-// and 2.
+// The search for scales behind the encoders: given the values of one group of 16 or 32 elements, find the scale (and
+// minimum) whose rounding loses least, by the sum of squares. Everything is in units of the block, whose largest value
+// is between 1 and 2.
 #pragma once
 
 #include <array>
@@ -16,10 +16,9 @@ struct alignas(16) Integers {
   std::array<float, kMaxGroup> q{};
 };
 
-// Values to encode, n a multiple of 4, and how much an error of each counts. Both are 16-byte aligned.
+// Values to encode, n a multiple of 4.
 struct Group {
   const float* values = nullptr;
-  const float* weights = nullptr;
   int n = 0;
 };
 
@@ -37,7 +36,7 @@ struct Affine {
 Affine search_affine(const Group& group, float levels, bool negative);
 
 // Rounds x to the nearest q for a given scale and minimum, q clamped to [low, high]; a scale of 0 gives q = 0
-// (clamped). Returns the weighted squared error.
+// (clamped). Returns the sum of squared errors.
 float round_group(const Group& group, float scale, float minimum, float low, float high, Integers& out);
 
 }  // namespace lathe::quant
