@@ -38,6 +38,8 @@ int run_command(const Command& command) {
                                [](const ListOptions& options) { return run_list(options); },
                                [](const RmOptions& options) { return run_rm(options); },
                                [](const DoctorOptions& options) { return run_doctor(options); },
+                               [](const QuantizeOptions& options) { return run_quantize(options); },
+                               [](const ConvertOptions& options) { return run_convert(options); },
                                [](const BenchOptions& options) { return run_bench(options); }},
                     command);
 }

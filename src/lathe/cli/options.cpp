@@ -7,6 +7,7 @@
 
 #include "lathe/base/env.h"
 #include "lathe/base/str.h"
+#include "lathe/formats/quant/recipe.h"
 #include "lathe/kernels/kernel_table.h"
 
 namespace lathe::cli {
@@ -29,6 +30,8 @@ struct Parsed {
   ListOptions list;
   RmOptions rm;
   DoctorOptions doctor;
+  QuantizeOptions quantize;
+  ConvertOptions convert;
   BenchOptions bench;
 };
 
@@ -92,8 +95,8 @@ void add_quiet(CLI::App& app, bool& target) {
 }
 
 void add_engine_flags(CLI::App& app, EngineFlags& f, bool model_required, bool has_json = true) {
-  CLI::Option* model =
-      option(app, "-m,--model", f.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
+  CLI::Option* model = option(
+      app, "-m,--model", f.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
   if (model_required) model->required();
   option(app, "-t,--threads", f.threads, "Threads; default: physical cores inside affinity and cgroup quota")
       ->check(whole(1, 1024));
@@ -144,7 +147,8 @@ void add_run(CLI::App& app, RunOptions& o) {
                           "Chat with a model, or continue text, in the terminal",
                           "Without MODEL: the embedded default model. In the prompt, /help lists the commands;\n"
                           "Ctrl-C stops an answer, Ctrl-D ends.");
-  sub.add_option("MODEL", o.engine.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
+  sub.add_option(
+      "MODEL", o.engine.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache");
   option(sub, "-p,--prompt", o.prompt, "Answer this and end");
   option(sub, "--system", o.system, "System message of a chat");
   option(sub, "--chat-template", o.chat_template, "Jinja file instead of the model's own template");
@@ -197,7 +201,10 @@ void add_looking(CLI::App& app, Parsed& p) {
 
   CLI::App& verify =
       command(app, "verify", "Prove that nothing about a checkpoint is silently wrong: one line per check");
-  verify.add_option("MODEL", p.verify.engine.model, "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache")
+  verify
+      .add_option("MODEL",
+                  p.verify.engine.model,
+                  "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache")
       ->required();
   option(verify, "-t,--threads", p.verify.engine.threads, "Threads")->check(whole(1, 1024));
   add_json(verify, p.verify.engine.json);
@@ -214,7 +221,8 @@ void add_text(CLI::App& app, Parsed& p) {
               "Text to token ids, or ids to text",
               "Reads stdin unless -p is given. --jsonl: one JSON string per line in, one array of ids per line\n"
               "out; with --decode the other way round.");
-  option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, .gguf file, or ORG/NAME[@REV]")->required();
+  option(tokenize, "-m,--model", p.tokenize.model, "Folder with tokenizer.json, .gguf file, or ORG/NAME[@REV]")
+      ->required();
   option(tokenize, "-p,--prompt", p.tokenize.prompt, "Text (or ids with --decode) instead of stdin");
   flag(tokenize, "--decode", p.tokenize.decode, "Ids to text");
   flag(tokenize, "--bos", p.tokenize.bos, "Put the BOS id first");
@@ -223,7 +231,8 @@ void add_text(CLI::App& app, Parsed& p) {
   add_json(tokenize, p.tokenize.json);
 
   CLI::App& chat = command(app, "template", "The chat prompt that a model's template renders");
-  option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, .gguf file, or ORG/NAME[@REV]")->required();
+  option(chat, "-m,--model", p.chat_template.model, "Folder with the tokenizer files, .gguf file, or ORG/NAME[@REV]")
+      ->required();
   option(chat, "--messages", p.chat_template.messages, "JSON file: {\"messages\": [...], ...} or an array; - for stdin")
       ->required();
   option(chat, "--chat-template", p.chat_template.chat_template, "Jinja file instead of the model's own template");
@@ -255,6 +264,37 @@ void add_bench(CLI::App& app, BenchOptions& o) {
   option(sub, "--synthetic", o.synthetic, "config.json of a model whose weights are made up in memory");
   flag(sub, "--signature", o.signature, "Only print the hash of a fixed run: equal where the same is computed");
   add_engine_flags(sub, o.engine, false);
+}
+
+void add_conversion(CLI::App& app, Parsed& p) {
+  const std::string source = "Folder in HuggingFace layout, .gguf file, or ORG/NAME[@REV] in the hub cache";
+  CLI::App& quantize =
+      command(app,
+              "quantize",
+              "Write a model in a smaller type to a GGUF file",
+              "The report names what every tensor lost: the root of the mean squared error over that of\n"
+              "the values, and the largest error.");
+  quantize.add_option("SRC", p.quantize.source, source)->required();
+  quantize.add_option("DST", p.quantize.destination, "GGUF file to write; replaced when it exists")->required();
+  option(quantize, "--type", p.quantize.type, "q8_0, q4_0, q4_k_m, q5_k_m, q6_k, q4_1, q5_0, q5_1, f16, bf16 or f32")
+      ->required()
+      ->check(one_of(quant_type_names()));
+  option(quantize, "-t,--threads", p.quantize.threads, "Threads")->check(whole(1, 1024));
+  flag(quantize, "--allow-requantize", p.quantize.allow_requantize, "Quantise again what is quantised already");
+  add_json(quantize, p.quantize.json);
+  add_quiet(quantize, p.quantize.quiet);
+
+  CLI::App& convert = command(app, "convert", "Write a model in another format, without quantising it");
+  convert.add_option("SRC", p.convert.source, source)->required();
+  convert.add_option("DST", p.convert.destination, "GGUF file, or folder that is new or empty")->required();
+  option(convert, "--to", p.convert.to, "gguf, or hf: a folder in HuggingFace layout")
+      ->required()
+      ->check(one_of({"gguf", "hf"}));
+  option(convert, "--dtype", p.convert.dtype, "auto (default: the source's where it is plain), f32, f16 or bf16")
+      ->check(one_of({"auto", "f32", "f16", "bf16"}));
+  option(convert, "-t,--threads", p.convert.threads, "Threads")->check(whole(1, 1024));
+  add_json(convert, p.convert.json);
+  add_quiet(convert, p.convert.quiet);
 }
 
 void add_hub(CLI::App& app, Parsed& p) {
@@ -290,6 +330,7 @@ std::unique_ptr<CLI::App> make_app(Parsed& p) {
   add_text(*app, p);
   add_eval(*app, p);
   add_hub(*app, p);
+  add_conversion(*app, p);
   add_bench(*app, p.bench);
   return app;
 }
@@ -346,6 +387,8 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   }
   if (name == "verify") return Command(p.verify);
   if (name == "doctor") return Command(p.doctor);
+  if (name == "quantize") return Command(p.quantize);
+  if (name == "convert") return Command(p.convert);
   if (name == "bench") {
     LATHE_TRY(cross_check(p.bench));
     return Command(p.bench);

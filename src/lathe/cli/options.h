@@ -147,6 +147,28 @@ struct DoctorOptions {
   bool json = false;
 };
 
+// lathe quantize.
+struct QuantizeOptions {
+  std::string source;       // folder, .gguf file, or name in the hub cache
+  std::string destination;  // .gguf file
+  std::string type;         // a name that quant_type_from_name() knows
+  int64_t threads = 0;      // 0: physical cores inside affinity and quota
+  bool allow_requantize = false;
+  bool json = false;
+  bool quiet = false;
+};
+
+// lathe convert.
+struct ConvertOptions {
+  std::string source;          // folder, .gguf file, or name in the hub cache
+  std::string destination;     // .gguf file or new folder
+  std::string to;              // "gguf", "hf"
+  std::string dtype = "auto";  // "auto", "f32", "f16", "bf16"
+  int64_t threads = 0;
+  bool json = false;
+  bool quiet = false;
+};
+
 // What was already answered while parsing: help or version text for stdout.
 struct Answered {
   std::string text;
@@ -165,7 +187,9 @@ using Command = std::variant<Answered,
                              ListOptions,
                              RmOptions,
                              DoctorOptions,
-                             BenchOptions>;
+                             BenchOptions,
+                             QuantizeOptions,
+                             ConvertOptions>;
 
 // kInvalidArgument with a one-line message for anything that does not parse: exit code 2.
 Result<Command> parse_command_line(int argc, const char* const* argv);
@@ -186,6 +210,8 @@ int run_pull(const PullOptions& options);
 int run_list(const ListOptions& options);
 int run_rm(const RmOptions& options);
 int run_doctor(const DoctorOptions& options);
+int run_quantize(const QuantizeOptions& options);
+int run_convert(const ConvertOptions& options);
 int run_bench(const BenchOptions& options);
 
 }  // namespace lathe::cli

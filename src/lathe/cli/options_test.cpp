@@ -13,6 +13,8 @@ Result<Command> parse(std::vector<const char*> arguments) {
 
 TEST(Options, HelpIsAnsweredOnEveryLevel) {
   for (const char* command : {"run",
+                              "quantize",
+                              "convert",
                               "generate",
                               "inspect",
                               "verify",
@@ -64,6 +66,33 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
       EXPECT_TRUE(parsed.error().message.starts_with(arguments.front())) << parsed.error().message;
     }
   }
+}
+
+TEST(Options, ConversionsNeedSourceDestinationAndKind) {
+  for (const std::vector<const char*>& wrong :
+       std::vector<std::vector<const char*>>{{"quantize", "a", "b.gguf"},
+                                             {"quantize", "a", "--type", "q8_0"},
+                                             {"quantize", "a", "b.gguf", "--type", "q3_k"},
+                                             {"convert", "a", "b"},
+                                             {"convert", "a", "b", "--to", "onnx"},
+                                             {"convert", "a", "b", "--to", "hf", "--dtype", "q8_0"}}) {
+    const Result<Command> parsed = parse(wrong);
+    ASSERT_FALSE(parsed.has_value()) << wrong.back();
+    EXPECT_EQ(parsed.error().code, Errc::kInvalidArgument);
+  }
+  const Result<Command> quantize =
+      parse({"quantize", "a", "b.gguf", "--type", "q4_k_m", "-t", "3", "--allow-requantize", "--json", "-q"});
+  ASSERT_TRUE(quantize.has_value()) << quantize.error().message;
+  const auto& q = std::get<QuantizeOptions>(*quantize);
+  EXPECT_EQ(q.source, "a");
+  EXPECT_EQ(q.destination, "b.gguf");
+  EXPECT_EQ(q.type, "q4_k_m");
+  EXPECT_EQ(q.threads, 3);
+  EXPECT_TRUE(q.allow_requantize && q.json && q.quiet);
+  const Result<Command> convert = parse({"convert", "a", "b", "--to", "hf", "--dtype", "f32"});
+  ASSERT_TRUE(convert.has_value()) << convert.error().message;
+  EXPECT_EQ(std::get<ConvertOptions>(*convert).to, "hf");
+  EXPECT_EQ(std::get<ConvertOptions>(*convert).dtype, "f32");
 }
 
 TEST(Options, ValuesReachTheirFields) {
