@@ -263,6 +263,7 @@ constexpr LaneCase kLaneCases[] = {
     {"absorbed_16_heads", CacheFormat::kQ8, 576, 512, 1, true},
     {"absorbed_16_heads", CacheFormat::kQ6, 576, 512, 1, true},
     {"absorbed_128_heads", CacheFormat::kF16, 576, 512, 8, true},
+    {"absorbed_128_heads", CacheFormat::kQ8, 576, 512, 8, true},
     {"absorbed_128_heads", CacheFormat::kQ6, 576, 512, 8, true},
     {"expanded_128_queries", CacheFormat::kF32, 192, 128, 8, false},
     {"expanded_16_queries", CacheFormat::kF32, 192, 128, 1, false},
@@ -295,6 +296,7 @@ class LaneBench {
         rows_(static_cast<size_t>(kTileKeys * cache_row_bytes(c.format, width()))),
         strip_(kStripFloats, 0.0F),
         q_(c.groups * c.key_cols * kLaneGroup, 0.02F),
+        q8_(c.groups * c.key_cols / kCacheGroup * kLaneBlockBytes / 4, 0.0F),
         scores_(c.groups * kLaneScores, 0.0F),
         state_(c.groups * 3 * kLaneGroup, 0.0F),
         out_(c.groups * c.value_cols * kLaneGroup, 0.0F) {
@@ -305,21 +307,35 @@ class LaneBench {
       for (float& v : row) v = static_cast<float>(rng.next_normal());
       encode_cache_row(c.format, row.data(), width(), rows_.data() + i * cache_row_bytes(c.format, width()));
     }
+    all_kernels()[0]->lane_quantise(
+        {.q = q_.data(), .cols = c.groups * c.key_cols, .out = reinterpret_cast<std::byte*>(q8_.data())});
   }
 
   int64_t multiply_adds() const { return kTileKeys * kLaneGroup * c_.groups * (c_.key_cols + c_.value_cols); }
 
   void run(const KernelTable& table) {
-    for (int64_t c = 0; c < c_.key_cols; c += kStripColumns) {
-      load(table, c);
-      table.lane_scores({.strip = strip_.data(),
-                         .keys = kTileKeys,
-                         .cols = kStripColumns,
-                         .q = q_.data() + c * kLaneGroup,
-                         .q_stride = c_.key_cols * kLaneGroup,
-                         .scores = scores_.data(),
-                         .groups = c_.groups,
-                         .accumulate = c > 0});
+    if (c_.format == CacheFormat::kQ8) {
+      table.lane_scores_q8({.rows = rows_.data(),
+                            .elements = width(),
+                            .first = 0,
+                            .keys = kTileKeys,
+                            .blocks = c_.key_cols / kCacheGroup,
+                            .q = reinterpret_cast<const std::byte*>(q8_.data()),
+                            .q_stride = c_.key_cols / kCacheGroup * kLaneBlockBytes,
+                            .scores = scores_.data(),
+                            .groups = c_.groups});
+    } else {
+      for (int64_t c = 0; c < c_.key_cols; c += kStripColumns) {
+        load(table, c);
+        table.lane_scores({.strip = strip_.data(),
+                           .keys = kTileKeys,
+                           .cols = kStripColumns,
+                           .q = q_.data() + c * kLaneGroup,
+                           .q_stride = c_.key_cols * kLaneGroup,
+                           .scores = scores_.data(),
+                           .groups = c_.groups,
+                           .accumulate = c > 0});
+      }
     }
     const int64_t lanes = c_.groups * kLaneGroup;
     for (int64_t g = 0; g < c_.groups; ++g) {
@@ -371,6 +387,7 @@ class LaneBench {
   std::vector<std::byte> rows_;
   Lines strip_;
   Lines q_;
+  Lines q8_;  // the queries as bytes
   Lines scores_;
   Lines state_;
   Lines out_;

@@ -74,10 +74,12 @@ TEST(Invariance, VectorTablesAgreeBitForBit) {
   if (vector_tables.size() < 2) GTEST_SKIP() << "this machine runs one vector table only";
   for (const GoldenModel& model : golden_models()) {
     SCOPED_TRACE(model.name);
-    const std::unique_ptr<Engine> first = open_engine(model, 2, vector_tables[0], CacheFormat::kF16);
-    const std::vector<int32_t> ids = random_prompt(first->config(), kLong, 12);
-    testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], CacheFormat::kF16), ids, 0),
-                              score(*first, ids, 0));
+    for (const CacheFormat cache : {CacheFormat::kF16, CacheFormat::kQ8, CacheFormat::kQ6}) {
+      SCOPED_TRACE(cache_format_name(cache));
+      const std::unique_ptr<Engine> first = open_engine(model, 2, vector_tables[0], cache);
+      const std::vector<int32_t> ids = random_prompt(first->config(), kLong, 12);
+      testing::expect_same_bits(score(*open_engine(model, 2, vector_tables[1], cache), ids, 0), score(*first, ids, 0));
+    }
   }
 }
 

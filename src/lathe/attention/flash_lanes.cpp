@@ -36,19 +36,38 @@ void store_rows(const KernelTable& kernels, const FlashTask& task, const LaneBlo
   }
 }
 
+// Whether scores are taken in integers: a matter of the cache and the model's shape only.
+bool in_integers(const CacheView& cache, const FlashGroup& group, int64_t key_cols) {
+  const bool ends_a_block = key_cols % kCacheGroup == 0 || group.key_first + key_cols == cache.row_elements;
+  return cache.format == CacheFormat::kQ8 && group.key_first % kCacheGroup == 0 && ends_a_block;
+}
+
+int64_t block_floats(int64_t key_cols, int64_t value_cols, int64_t groups) {
+  return Workspace::padded(lane_block_floats(key_cols, value_cols, groups));
+}
+
+int64_t q8_floats(int64_t key_cols, int64_t groups) {
+  return groups * lane_q8_bytes(key_cols) / static_cast<int64_t>(sizeof(float));
+}
+
 }  // namespace
 
 int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols) {
-  return Workspace::padded(lane_block_floats(key_cols, value_cols, kLaneRows / kLaneGroup)) + lane_scratch_floats();
+  constexpr int64_t kGroups = kLaneRows / kLaneGroup;
+  return block_floats(key_cols, value_cols, kGroups) + q8_floats(key_cols, kGroups) + lane_scratch_floats();
 }
 
 void flash_by_lanes(
     const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out) {
   const int64_t groups = (task.rows() + kLaneGroup - 1) / kLaneGroup;
-  const LaneBlock block = make_lane_block(scratch, p.key_cols, p.value_cols, groups);
-  float* tile_scratch = scratch + Workspace::padded(lane_block_floats(p.key_cols, p.value_cols, groups));
+  LaneBlock block = make_lane_block(scratch, p.key_cols, p.value_cols, groups);
+  float* quantised = scratch + block_floats(p.key_cols, p.value_cols, groups);
+  float* tile_scratch = quantised + q8_floats(p.key_cols, groups);
   load_rows(kernels, p, task, block);
   const CacheView& cache = task.segment->cache;
+  if (in_integers(cache, *task.group, p.key_cols)) {
+    quantise_queries(kernels, block, reinterpret_cast<std::byte*>(quantised));
+  }
   const int64_t keys_end = task.keys_end();
   for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
     const LaneTile tile{.format = cache.format,

@@ -47,13 +47,15 @@ struct FlashTask {
   }
 };
 
+// Where the results of a task go: borrowed, written for each of its rows.
 struct FlashResult {
-  float* out_RV = nullptr;
+  float* out_RV = nullptr;  // [rows, value_cols]
   SoftmaxState* state_R = nullptr;
 };
 
 // One dot product per score, columns in the lanes: for few heads.
 inline constexpr int64_t kDotRows = 32;  // most rows of a task
+// Floats of the scratch of one thread, likewise below.
 int64_t dots_scratch_floats(int64_t key_cols, int64_t value_cols);
 void flash_by_dots(
     const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);

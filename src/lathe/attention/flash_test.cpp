@@ -113,6 +113,12 @@ Shape random_shape(Rng& rng) {
   return shape;
 }
 
+// In lanes a q8 cache is multiplied in integers, with queries of 8 bits.
+testing::Tolerance tolerance_of(const Shape& shape) {
+  if (shape.format != CacheFormat::kQ8 || shape.heads_per_group < 8) return testing::tol::kF32Reduction;
+  return {"queries of 8 bits", 1e-2, 2e-2, 1e-3};
+}
+
 class FlashOnEveryTable : public ::testing::TestWithParam<const KernelTable*> {};
 
 TEST_P(FlashOnEveryTable, RandomShapesMatchPlainAttention) {
@@ -141,8 +147,7 @@ TEST_P(FlashOnEveryTable, RandomShapesMatchPlainAttention) {
                      spans.front().position));
     Batch batch = make_batch(shape, spans, seed);
     run(batch, 2, *GetParam());
-    testing::expect_close(
-        batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, testing::tol::kF32Reduction);
+    testing::expect_close(batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, tolerance_of(shape));
   }
 }
 
@@ -257,9 +262,13 @@ TEST(Flash, PageOrderAndThreadsChangeNoBit) {
 }
 
 TEST(Flash, VectorTablesAgreeBitForBit) {
-  for (const int64_t heads : {2, 16}) {
-    const Shape shape{
-        .kv_heads = 2, .heads_per_group = heads, .key_cols = 70, .value_cols = 65, .format = CacheFormat::kBF16};
+  for (const auto& [heads, format] : {std::pair{2, CacheFormat::kBF16},
+                                      {16, CacheFormat::kBF16},
+                                      {2, CacheFormat::kQ6},
+                                      {16, CacheFormat::kQ6},
+                                      {16, CacheFormat::kQ8}}) {
+    SCOPED_TRACE(str(heads, " heads, ", cache_format_name(format)));
+    const Shape shape{.kv_heads = 2, .heads_per_group = heads, .key_cols = 96, .value_cols = 65, .format = format};
     Batch first = make_batch(shape, {{600, 3}, {10, 20}}, 6);
     run(first, 2, *all_kernels().back());
     for (const KernelTable* table : all_kernels().subspan(1)) {
@@ -268,6 +277,27 @@ TEST(Flash, VectorTablesAgreeBitForBit) {
       run(other, 1, *table);
       testing::expect_same_bits(other.out, first.out);
     }
+  }
+}
+
+// Scores in integers are those of fp32 but for the queries' 8 bits: widths where whole blocks allow them against widths
+// that do not.
+TEST(Flash, Q8ScoresInIntegersAreClose) {
+  for (const bool shared : {true, false}) {
+    const Shape shape{.kv_heads = shared ? 1 : 2,
+                      .heads_per_group = 16,
+                      .key_cols = 96,
+                      .value_cols = 64,
+                      .shared = shared,
+                      .format = CacheFormat::kQ8};
+    Batch batch = make_batch(shape, {{600, 3}, {10, 20}}, 6);
+    run(batch, 2);
+    const std::vector<float> exact = testing::naive_attention(batch.problem(), batch.tokens).out;
+    testing::expect_close(batch.out, exact, tolerance_of(shape));
+    double off = 0.0;
+    for (size_t i = 0; i < exact.size(); ++i)
+      off = std::max(off, std::fabs(static_cast<double>(batch.out[i]) - exact[i]));
+    EXPECT_GT(off, 1e-4) << "not taken in integers";
   }
 }
 

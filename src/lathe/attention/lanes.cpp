@@ -41,17 +41,26 @@ void for_strips(const KernelTable& kernels,
   }
 }
 
-// At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
-// the converted tile, which is larger than the first-level cache.
-void attend_batch(const KernelTable& kernels,
-                  const LaneBlock& b,
-                  int64_t first,
-                  int64_t groups,
-                  const LaneTile& tile,
-                  float scale,
-                  const TileScratch& scratch) {
+// Raw scores of `groups` lane groups from `first` on.
+void take_scores(const KernelTable& kernels,
+                 const LaneBlock& b,
+                 int64_t first,
+                 int64_t groups,
+                 const LaneTile& tile,
+                 const TileScratch& scratch) {
+  if (b.q8_GK != nullptr && tile.format == CacheFormat::kQ8) {
+    kernels.lane_scores_q8({.rows = tile.data,
+                            .elements = tile.elements,
+                            .first = tile.key_first,
+                            .keys = tile.keys,
+                            .blocks = cache_groups(b.key_cols),
+                            .q = b.q8_GK + first * lane_q8_bytes(b.key_cols),
+                            .q_stride = lane_q8_bytes(b.key_cols),
+                            .scores = scratch.scores_GS,
+                            .groups = groups});
+    return;
+  }
   const int64_t q_stride = b.key_cols * kLaneGroup;
-  const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, [&](int64_t column, int64_t cols) {
     kernels.lane_scores({.strip = scratch.strip,
                          .keys = tile.keys,
@@ -62,6 +71,19 @@ void attend_batch(const KernelTable& kernels,
                          .groups = groups,
                          .accumulate = column > 0});
   });
+}
+
+// At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
+// the converted tile, which is larger than the first-level cache.
+void attend_batch(const KernelTable& kernels,
+                  const LaneBlock& b,
+                  int64_t first,
+                  int64_t groups,
+                  const LaneTile& tile,
+                  float scale,
+                  const TileScratch& scratch) {
+  take_scores(kernels, b, first, groups, tile, scratch);
+  const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t lanes = (first + g) * kLaneGroup;
     std::array<int32_t, kLaneGroup> visible{};
@@ -105,7 +127,8 @@ LaneBlock make_lane_block(float* memory, int64_t key_cols, int64_t value_cols, i
                   .out_GVL = memory + lanes * key_cols,
                   .maximum_GL = nullptr,
                   .sum_GL = nullptr,
-                  .position_GL = nullptr};
+                  .position_GL = nullptr,
+                  .q8_GK = nullptr};
   block.maximum_GL = block.out_GVL + lanes * lane_columns(value_cols);
   block.sum_GL = block.maximum_GL + lanes;
   block.position_GL = reinterpret_cast<int64_t*>(block.sum_GL + lanes);
@@ -114,6 +137,19 @@ LaneBlock make_lane_block(float* memory, int64_t key_cols, int64_t value_cols, i
   std::fill_n(block.sum_GL, lanes, 0.0F);
   std::fill_n(block.position_GL, lanes, int64_t{-1});
   return block;
+}
+
+int64_t lane_q8_bytes(int64_t key_cols) {
+  return cache_groups(key_cols) * kLaneBlockBytes;
+}
+
+void quantise_queries(const KernelTable& kernels, LaneBlock& block, std::byte* memory) {
+  block.q8_GK = memory;
+  for (int64_t g = 0; g < block.groups; ++g) {
+    kernels.lane_quantise({.q = block.q_GKL + g * kLaneGroup * block.key_cols,
+                           .cols = block.key_cols,
+                           .out = memory + g * lane_q8_bytes(block.key_cols)});
+  }
 }
 
 int64_t lane_scratch_floats() {

@@ -21,10 +21,14 @@ struct LaneBlock {
   float* maximum_GL = nullptr;
   float* sum_GL = nullptr;
   int64_t* position_GL = nullptr;  // of the query: it sees the keys at 0..position
+  std::byte* q8_GK = nullptr;      // the queries once more, quantised for tiles in q8; null: tiles are read as fp32
 };
 
 // Floats of the buffers of a block of `groups` lane groups.
 int64_t lane_block_floats(int64_t key_cols, int64_t value_cols, int64_t groups);
+
+// Bytes of the quantised queries of one lane group.
+int64_t lane_q8_bytes(int64_t key_cols);
 
 // A block in `memory`, which holds lane_block_floats() floats and is aligned for int64_t. Nothing accumulated yet, no
 // lane has a pair, queries are not set.
@@ -43,6 +47,11 @@ struct LaneTile {
 
 // Floats of the scratch of attend_tile.
 int64_t lane_scratch_floats();
+
+// Quantises the queries of all groups into `memory`, groups * lane_q8_bytes() bytes aligned to a cache line. From then
+// on attend_tile takes scores with tiles in q8 in integers: key_first of these tiles must be a multiple of 32, and what
+// follows the keys in the last block of 32 columns must be zero.
+void quantise_queries(const KernelTable& kernels, LaneBlock& block, std::byte* memory);
 
 // Lane groups [first, last) of the block take the tile into what they have accumulated.
 void attend_tile(const KernelTable& kernels,

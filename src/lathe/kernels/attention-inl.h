@@ -124,17 +124,19 @@ void lane_values(const LaneValuesArgs& a) {
   }
 }
 
-// x where a < b, else y, in every lane.
+// x where a < b, else y.
+LATHE_INLINE PartRegister part_select_below(PartRegister a, PartRegister b, PartRegister x, PartRegister y) {
+#if defined(__AVX512F__)
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+#else
+  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+#endif
+}
+
 LATHE_INLINE F32x16 select_below(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
   F32x16 out;
   LATHE_UNROLL
-  for (int p = 0; p < kParts; ++p) {
-#if defined(__AVX512F__)
-    out.part[p] = _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.part[p], b.part[p], _CMP_LT_OQ), y.part[p], x.part[p]);
-#else
-    out.part[p] = _mm256_blendv_ps(y.part[p], x.part[p], _mm256_cmp_ps(a.part[p], b.part[p], _CMP_LT_OQ));
-#endif
-  }
+  for (int p = 0; p < kParts; ++p) out.part[p] = part_select_below(a.part[p], b.part[p], x.part[p], y.part[p]);
   return out;
 }
 

@@ -2,6 +2,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
+#include <cstring>
 
 #include "lathe/base/str.h"
 #include "support/compare.h"
@@ -330,6 +332,102 @@ TEST_P(LanesOnEveryTable, CacheRowsAreReadAnywhere) {
         }
       }
     }
+  }
+}
+
+// One lane group's queries as bytes, and what they stand for.
+struct QuantisedLanes {
+  std::vector<std::byte> bytes;
+  std::vector<float> values;  // [cols padded to 32][16]
+};
+
+QuantisedLanes quantised_lanes(const KernelTable& kernels, const std::vector<float>& q) {
+  const auto cols = static_cast<int64_t>(q.size()) / kLaneGroup;
+  const int64_t blocks = cache_groups(cols);
+  QuantisedLanes out;
+  out.bytes.resize(static_cast<size_t>(blocks * kLaneBlockBytes));
+  kernels.lane_quantise({.q = q.data(), .cols = cols, .out = out.bytes.data()});
+  for (int64_t c = 0; c < blocks * kCacheGroup; ++c) {
+    const std::byte* block = out.bytes.data() + c / kCacheGroup * kLaneBlockBytes;
+    for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+      float scale = 0.0F;
+      std::memcpy(&scale, block + kCacheGroup * kLaneGroup + 4 * lane, 4);
+      const auto code = static_cast<int8_t>(block[c % kCacheGroup / 4 * 4 * kLaneGroup + 4 * lane + c % 4]);
+      out.values.push_back(scale * static_cast<float>(code));
+    }
+  }
+  return out;
+}
+
+TEST_P(LanesOnEveryTable, QuantisedQueriesAreTheReferencesWithinHalfALevel) {
+  Rng rng(12);
+  for (const int64_t cols : {1, 31, 32, 80}) {
+    SCOPED_TRACE(cols);
+    std::vector<float> q = random_floats(rng, cols * kLaneGroup);
+    for (int64_t c = 0; c < cols; ++c) q[static_cast<size_t>(c * kLaneGroup + 3)] = 0.0F;
+    const QuantisedLanes lanes = quantised_lanes(*GetParam(), q);
+    EXPECT_EQ(lanes.bytes, quantised_lanes(*all_kernels().front(), q).bytes);
+    for (size_t i = 0; i < lanes.values.size(); ++i) {
+      EXPECT_NEAR(lanes.values[i], i < q.size() ? q[i] : 0.0F, 5.0 / 127.0 / 2.0) << i;
+    }
+  }
+  for (const float bad : {NAN, INFINITY}) {
+    std::vector<float> q(64 * kLaneGroup, 1.0F);
+    q[5] = bad;
+    const QuantisedLanes lanes = quantised_lanes(*GetParam(), q);
+    for (size_t i = 0; i < lanes.values.size(); ++i) {
+      EXPECT_EQ(std::isnan(lanes.values[i]), i / kLaneGroup < kCacheGroup && i % kLaneGroup == 5) << i;
+    }
+  }
+}
+
+TEST_P(LanesOnEveryTable, Q8ScoresAreTheReferencesBitForBit) {
+  Rng rng(13);
+  for (const Columns& c : {Columns{64, 576, 0, 576}, {1, 80, 0, 80}, {13, 128, 64, 32}, {50, 700, 32, 640}}) {
+    SCOPED_TRACE(str(c.rows, " keys, ", c.cols, " of ", c.elements, " columns from ", c.first));
+    const testing::FencedBytes stored = stored_rows(CacheFormat::kQ8, c.rows, c.elements, 14);
+    const int64_t groups = 3;
+    std::vector<std::byte> q;
+    std::vector<std::vector<float>> values;
+    for (int64_t g = 0; g < groups; ++g) {
+      const QuantisedLanes lanes = quantised_lanes(*GetParam(), random_floats(rng, c.cols * kLaneGroup));
+      q.insert(q.end(), lanes.bytes.begin(), lanes.bytes.end());
+      values.push_back(lanes.values);
+    }
+    const auto scores_by = [&](const KernelTable& kernels) {
+      GuardedFloats scores(groups * kLaneScores);
+      std::fill_n(scores.data(), groups * kLaneScores, 7.0F);
+      kernels.lane_scores_q8({.rows = stored.data(),
+                              .elements = c.elements,
+                              .first = c.first,
+                              .keys = c.rows,
+                              .blocks = cache_groups(c.cols),
+                              .q = q.data(),
+                              .q_stride = static_cast<int64_t>(q.size()) / groups,
+                              .scores = scores.data(),
+                              .groups = groups});
+      EXPECT_TRUE(scores.guards_intact());
+      return std::vector<float>(scores.values().begin(), scores.values().end());
+    };
+    const std::vector<float> scores = scores_by(*GetParam());
+    testing::expect_same_bits(scores, scores_by(*all_kernels().front()));
+    std::vector<float> expected(scores.size(), 7.0F);
+    for (int64_t g = 0; g < groups; ++g) {
+      for (int64_t key = 0; key < (c.rows + 15) / 16 * 16; ++key) {
+        std::vector<float> row(static_cast<size_t>(c.cols), 0.0F);
+        const std::byte* from = stored.data() + key * cache_row_bytes(CacheFormat::kQ8, c.elements);
+        if (key < c.rows) decode_cache_row(CacheFormat::kQ8, from, c.elements, c.first, c.cols, row.data());
+        for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+          double sum = 0.0;
+          for (size_t i = 0; i < row.size(); ++i) {
+            sum += static_cast<double>(row[i]) *
+                   values[static_cast<size_t>(g)][i * kLaneGroup + static_cast<size_t>(lane)];
+          }
+          expected[static_cast<size_t>(g * kLaneScores + key * kLaneGroup + lane)] = static_cast<float>(sum);
+        }
+      }
+    }
+    testing::expect_close(scores, expected, testing::tol::kF32Reduction);
   }
 }
 

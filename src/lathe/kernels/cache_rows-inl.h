@@ -15,9 +15,11 @@ struct GroupValues {
 
 LATHE_INLINE PartRegister part_from_bytes(const std::byte* codes) {
 #if defined(__AVX512F__)
-  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes))));
+  const __m512i all = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
+  return _mm512_cvtepi32_ps(_mm512_sub_epi32(all, _mm512_set1_epi32(128)));
 #else
-  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes))));
+  const __m256i all = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
+  return _mm256_cvtepi32_ps(_mm256_sub_epi32(all, _mm256_set1_epi32(128)));
 #endif
 }
 

@@ -161,7 +161,7 @@ void encode_cache_row(CacheFormat format, const float* x, int64_t elements, std:
     Quantised q;
     if (format == CacheFormat::kQ8) {
       q = with_scale(values, most / 127.0F, 127);
-      for (size_t i = 0; i < q.codes.size(); ++i) codes[i] = static_cast<std::byte>(q.codes[i]);
+      for (size_t i = 0; i < q.codes.size(); ++i) codes[i] = static_cast<std::byte>(q.codes[i] + 128);
     } else {
       q = quantise_q6(values, most);
       store_q6(q.codes, codes);
@@ -185,7 +185,7 @@ void decode_cache_row(
     std::memcpy(&scale, scales + 2 * (i / kCacheGroup), 2);
     const std::byte* codes = row + i / kCacheGroup * code_bytes;
     const int code =
-        format == CacheFormat::kQ8 ? static_cast<int8_t>(codes[i % kCacheGroup]) : load_q6(codes, i % kCacheGroup);
+        format == CacheFormat::kQ8 ? static_cast<int>(codes[i % kCacheGroup]) - 128 : load_q6(codes, i % kCacheGroup);
     out[i - first] = f16_to_float(scale) * static_cast<float>(code);
   }
 }

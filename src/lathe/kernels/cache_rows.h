@@ -1,6 +1,6 @@
 // How one position of the attention cache is stored. Plain formats hold the elements one after the other; quantised
 // ones hold groups of 32 elements (the last one padded with zeros), all codes first, then one fp16 scale d per group:
-//   q8  a signed byte per element, x ~ d * code, |code| <= 127                              34 bytes per group
+//   q8  a byte per element, 128 + code, |code| <= 127; x ~ d * code                         34 bytes per group
 //   q6  codes -22..22, two in 11 bits: element i and element i + 16 of a group make pair i,
 //       (code_i + 22) * 45 + code_i+16 + 22; the 16 pairs of a group are 22 bytes, lowest
 //       bits first; x ~ d * code                                                           24 bytes per group

@@ -123,6 +123,8 @@ struct KernelTable {
   // attention (lane_tile.h)
   void (*load_strip)(const StripSource& source, float* strip);  // [64, 64], zeros past the source's rows and columns
   void (*lane_scores)(const LaneScoresArgs& args);
+  void (*lane_quantise)(const LaneQuantiseArgs& args);
+  void (*lane_scores_q8)(const LaneScoresQ8Args& args);
   void (*lane_softmax)(const LaneSoftmaxArgs& args);
   void (*lane_values)(const LaneValuesArgs& args);
   // Elements [first, first + n) of a cache row of `elements` to fp32.

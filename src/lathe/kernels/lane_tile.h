@@ -47,6 +47,38 @@ struct LaneScoresArgs {
   bool accumulate = false;
 };
 
+// Queries of a lane group as products with q8 rows take them: signed bytes, 32 columns (a block) to a scale per lane.
+// Blocks follow one another, each
+//   codes[8][16 lanes][4 columns] int8 | scale[16] fp32 | offset[16] int32
+// with q ~ scale * code, |code| <= 127, and offset = -128 * (sum of the block's codes).
+inline constexpr float kLeastLaneMagnitude = 1e-30F;  // a smaller block becomes zero
+inline constexpr int64_t kLaneBlockBytes = kCacheGroup * kLaneGroup + 8 * kLaneGroup;
+
+// Quantises q[cols][16], columns past `cols` in the last block being zero: scale = largest |q| / 127, code = q * (127 /
+// largest |q|) rounded to nearest even; both 0 where the largest |q| is below 1e-30. A lane and block with a value that
+// is not finite gets the scale NaN.
+struct LaneQuantiseArgs {
+  const float* q = nullptr;  // [cols][16]
+  int64_t cols = 0;
+  std::byte* out = nullptr;  // kLaneBlockBytes per block, aligned to a cache line
+};
+
+// scores[g][key][lane] of q8 rows with quantised queries, blocks in ascending order from 0:
+//   i = sum over the block of (code of the row) * (code of the query)  (exact)
+//   score = fma(float(i), d * scale, score), the product rounded to fp32
+// for the keys below `keys` rounded up to 16; the scores past `keys` are 0. The reference table agrees bit for bit.
+struct LaneScoresQ8Args {
+  const std::byte* rows = nullptr;  // of the first key, in the format q8
+  int64_t elements = 0;             // of a row
+  int64_t first = 0;                // element of the first column, a multiple of 32
+  int64_t keys = 0;                 // 1..64
+  int64_t blocks = 0;
+  const std::byte* q = nullptr;  // [groups], groups q_stride bytes apart
+  int64_t q_stride = 0;
+  float* scores = nullptr;  // [groups][64][16]
+  int64_t groups = 0;
+};
+
 // One step of online softmax in every lane of one group, as KernelTable::softmax_step defines it for a row: keys at or
 // past visible[lane] count as -infinity, also where a lane sees none. The sum is taken in four chains, key mod 4 in
 // ascending keys, added as ((0 + 1) + (2 + 3)).

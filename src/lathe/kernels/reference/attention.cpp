@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+
+#include "lathe/base/scalar.h"
 
 namespace lathe::internal {
 
@@ -25,6 +28,60 @@ void reference_lane_scores(const LaneScoresArgs& a) {
           sum += static_cast<double>(a.strip[key * kStripColumns + c]) * a.q[g * a.q_stride + c * kLaneGroup + lane];
         }
         score = static_cast<float>(sum);
+      }
+    }
+  }
+}
+
+void reference_lane_quantise(const LaneQuantiseArgs& a) {
+  for (int64_t block = 0; block < cache_groups(a.cols); ++block) {
+    std::byte* out = a.out + block * kLaneBlockBytes;
+    const int64_t cols = std::min(kCacheGroup, a.cols - block * kCacheGroup);
+    for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+      float most = 0.0F;
+      bool finite = true;
+      const auto at = [&](int64_t c) { return c < cols ? a.q[(block * kCacheGroup + c) * kLaneGroup + lane] : 0.0F; };
+      for (int64_t c = 0; c < kCacheGroup; ++c) {
+        finite = finite && std::isfinite(at(c));
+        most = std::max(most, std::fabs(at(c)));
+      }
+      const bool zero = !finite || most < kLeastLaneMagnitude;
+      int32_t sum = 0;
+      for (int64_t c = 0; c < kCacheGroup; ++c) {
+        const auto code = static_cast<int32_t>(zero ? 0.0F : std::nearbyint(at(c) * (127.0F / most)));
+        sum += code;
+        out[c / 4 * 4 * kLaneGroup + lane * 4 + c % 4] = static_cast<std::byte>(code);
+      }
+      const float scale = !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0.0F : most / 127.0F;
+      const int32_t offset = -128 * sum;
+      std::memcpy(out + kCacheGroup * kLaneGroup + 4 * lane, &scale, 4);
+      std::memcpy(out + kCacheGroup * kLaneGroup + 4 * kLaneGroup + 4 * lane, &offset, 4);
+    }
+  }
+}
+
+void reference_lane_scores_q8(const LaneScoresQ8Args& a) {
+  const int64_t stride = cache_row_bytes(CacheFormat::kQ8, a.elements);
+  const int64_t first_block = a.first / kCacheGroup;
+  for (int64_t g = 0; g < a.groups; ++g) {
+    for (int64_t key = 0; key < (a.keys + 15) / 16 * 16; ++key) {
+      for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+        float score = 0.0F;
+        for (int64_t block = 0; block < a.blocks && key < a.keys; ++block) {
+          const std::byte* row = a.rows + key * stride;
+          const std::byte* q = a.q + g * a.q_stride + block * kLaneBlockBytes;
+          int32_t sum = 0;
+          for (int64_t c = 0; c < kCacheGroup; ++c) {
+            const int code = static_cast<int>(row[(first_block + block) * kCacheGroup + c]) - 128;
+            sum += code * static_cast<int8_t>(q[c / 4 * 4 * kLaneGroup + lane * 4 + c % 4]);
+          }
+          uint16_t d = 0;
+          std::memcpy(&d, row + cache_groups(a.elements) * kCacheGroup + 2 * (first_block + block), 2);
+          float scale = 0.0F;
+          std::memcpy(&scale, q + kCacheGroup * kLaneGroup + 4 * lane, 4);
+          score = std::fma(static_cast<float>(sum), f16_to_float(d) * scale, score);
+        }
+        a.scores[g * kLaneScores + key * kLaneGroup + lane] = score;
       }
     }
   }

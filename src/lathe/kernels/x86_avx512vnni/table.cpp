@@ -6,6 +6,7 @@
 #endif
 
 #include "lathe/kernels/attention-inl.h"
+#include "lathe/kernels/attention_q8-inl.h"
 #include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/gemm_transposed-inl.h"
 #include "lathe/kernels/isa_tables.h"
@@ -32,6 +33,8 @@ constinit const KernelTable kAvx512VnniKernels = {
     .from_float = from_float,
     .load_strip = load_strip,
     .lane_scores = lane_scores,
+    .lane_quantise = lane_quantise,
+    .lane_scores_q8 = lane_scores_q8,
     .lane_softmax = lane_softmax,
     .lane_values = lane_values,
     .cache_to_float = cache_to_float,

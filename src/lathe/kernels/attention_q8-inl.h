@@ -1,0 +1,173 @@
+// Scores of q8 cache rows with (query, head) pairs in the lanes (kernels/lane_tile.h): bytes of the row, broadcast four
+// at a time, against the quantised queries. Written once for every ISA unit; exact integers, so all of them agree.
+#pragma once
+
+#include "lathe/kernels/attention-inl.h"
+#include "lathe/kernels/int16-inl.h"
+#include "lathe/kernels/kernel_table.h"
+
+namespace lathe {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kQ8Keys = 8;  // keys in flight
+#else
+constexpr int kQ8Keys = 2;
+#endif
+constexpr int64_t kLaneCodeBytes = kCacheGroup * kLaneGroup;
+constexpr int64_t kScaleBlocks = 16;  // blocks whose scales are converted at a time
+
+LATHE_INLINE PartRegister part_magnitude(PartRegister a) {
+#if defined(__AVX512F__)
+  return _mm512_abs_ps(a);
+#else
+  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
+#endif
+}
+
+// Bytes of four integers that fit into signed bytes: c0 lowest.
+LATHE_INLINE IntRegister part_pack_four(IntRegister c0, IntRegister c1, IntRegister c2, IntRegister c3) {
+#if defined(__AVX512F__)
+  const __m512i mask = _mm512_set1_epi32(255);
+  const __m512i low = _mm512_or_si512(_mm512_and_si512(c0, mask), _mm512_slli_epi32(_mm512_and_si512(c1, mask), 8));
+  const __m512i high = _mm512_or_si512(_mm512_and_si512(c2, mask), _mm512_slli_epi32(c3, 8));
+  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+#else
+  const __m256i mask = _mm256_set1_epi32(255);
+  const __m256i low = _mm256_or_si256(_mm256_and_si256(c0, mask), _mm256_slli_epi32(_mm256_and_si256(c1, mask), 8));
+  const __m256i high = _mm256_or_si256(_mm256_and_si256(c2, mask), _mm256_slli_epi32(c3, 8));
+  return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+#endif
+}
+
+LATHE_INLINE void part_i32_store(std::byte* out, IntRegister a) {
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(out, a);
+#else
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), a);
+#endif
+}
+
+// One block of a lane group: q holds its 32 columns.
+LATHE_INLINE void quantise_lane_block(const float* q, std::byte* out) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    const float* from = q + p * kPartLanes;
+    PartRegister most = part_zero();
+    PartRegister spoiled = part_zero();  // NaN when a value is not finite
+    for (int64_t c = 0; c < kCacheGroup; ++c) {
+      const PartRegister v = part_load(from + c * kLaneGroup);
+      most = part_max(part_magnitude(v), most);
+      spoiled = part_fma(v, part_zero(), spoiled);
+    }
+    const PartRegister least = part_set(kLeastLaneMagnitude);
+    const PartRegister scale = part_select_below(most, least, part_zero(), part_div(most, part_set(127.0f)));
+    PartRegister inverse = part_select_below(most, least, part_zero(), part_div(part_set(127.0f), most));
+    // Where a value is not finite the codes are zeros: `spoiled` is not 0 there.
+    const PartRegister finite = part_select_below(part_magnitude(spoiled), least, part_set(1.0f), part_zero());
+    IntRegister sum = part_i32_set(0);
+    for (int64_t c = 0; c < kCacheGroup; c += 4) {
+      IntRegister code[4];
+      LATHE_UNROLL
+      for (int64_t i = 0; i < 4; ++i) {
+        const PartRegister v = part_load(from + (c + i) * kLaneGroup);
+        const PartRegister kept = part_select_below(part_zero(), finite, part_mul(v, inverse), part_zero());
+        code[i] = part_to_i32(kept);
+        sum = part_i32_add(sum, code[i]);
+      }
+      part_i32_store(out + c * kLaneGroup + p * kPartBytes, part_pack_four(code[0], code[1], code[2], code[3]));
+    }
+    part_store(out + kLaneCodeBytes + p * kPartBytes, part_add(scale, spoiled));
+    part_i32_store(out + kLaneCodeBytes + 4 * kLaneGroup + p * kPartBytes, part_i32_mul(sum, part_i32_set(-128)));
+  }
+}
+
+void lane_quantise(const LaneQuantiseArgs& a) {
+  int64_t column = 0;
+  std::byte* out = a.out;
+  for (; column + kCacheGroup <= a.cols; column += kCacheGroup, out += kLaneBlockBytes) {
+    quantise_lane_block(a.q + column * kLaneGroup, out);
+  }
+  if (column == a.cols) return;
+  alignas(64) float rest[kCacheGroup * kLaneGroup];
+  const int64_t floats = (a.cols - column) * kLaneGroup;
+  for (int64_t i = 0; i < kCacheGroup * kLaneGroup; ++i) rest[i] = i < floats ? a.q[column * kLaneGroup + i] : 0.0f;
+  quantise_lane_block(rest, out);
+}
+
+// Scores of kQ8Keys rows with one lane group. scales: of block b of key i at scales[i][b], blocks [begin, end).
+LATHE_INLINE void score_q8_rows(const std::byte* const (&codes)[kQ8Keys],
+                                const float (&scales)[kQ8Keys][kScaleBlocks],
+                                int64_t begin,
+                                int64_t end,
+                                const std::byte* q,
+                                float* scores) {
+  F32x16 sum[kQ8Keys];
+  LATHE_UNROLL
+  for (int i = 0; i < kQ8Keys; ++i) sum[i] = begin == 0 ? zero() : load(scores + i * kLaneGroup);
+  for (int64_t b = begin; b < end; ++b) {
+    const std::byte* block = q + b * kLaneBlockBytes;
+    I32x16 dot[kQ8Keys];
+    LATHE_UNROLL
+    for (int p = 0; p < kParts; ++p) {
+      const IntRegister offset =
+          kOffsetInDot ? part_i32_set(0) : part_bytes_load(block + kLaneCodeBytes + 4 * kLaneGroup + p * kPartBytes);
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) dot[i].part[p] = offset;
+    }
+    LATHE_UNROLL
+    for (int64_t four = 0; four < kCacheGroup / 4; ++four) {
+      const GroupBytes x = group_load(block + four * 4 * kLaneGroup);
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) {
+        const IntRegister key = part_broadcast_four(codes[i] + b * kCacheGroup + four * 4);
+        LATHE_UNROLL
+        for (int p = 0; p < kParts; ++p) part_dot_wide(dot[i].part[p], key, x.part[p]);
+      }
+    }
+    const F32x16 scale = load(reinterpret_cast<const float*>(block + kLaneCodeBytes));
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys; ++i) {
+      sum[i] = fma(to_f32(dot[i]), mul(broadcast(scales[i][b - begin]), scale), sum[i]);
+    }
+  }
+  LATHE_UNROLL
+  for (int i = 0; i < kQ8Keys; ++i) store(scores + i * kLaneGroup, sum[i]);
+}
+
+void lane_scores_q8(const LaneScoresQ8Args& a) {
+  const int64_t groups = (a.elements + kCacheGroup - 1) / kCacheGroup;
+  const int64_t stride = groups * (kCacheGroup + 2);
+  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
+    // Keys past the end repeat the last one; their scores are cleared below.
+    const std::byte* codes[kQ8Keys];
+    const std::byte* halves[kQ8Keys];
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys; ++i) {
+      const std::byte* row = a.rows + (key + i < a.keys ? key + i : a.keys - 1) * stride;
+      codes[i] = row + a.first;
+      halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
+    }
+    for (int64_t begin = 0; begin < a.blocks; begin += kScaleBlocks) {
+      const int64_t end = begin + kScaleBlocks < a.blocks ? begin + kScaleBlocks : a.blocks;
+      alignas(64) float scales[kQ8Keys][kScaleBlocks];
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) {
+        const std::byte* from = halves[i] + begin * 2;
+        store(scales[i],
+              end - begin == kLanes ? decode<DType::kF16>(from) : decode_first<DType::kF16>(from, end - begin));
+      }
+      for (int64_t g = 0; g < a.groups; ++g) {
+        score_q8_rows(codes, scales, begin, end, a.q + g * a.q_stride, a.scores + g * kLaneScores + key * kLaneGroup);
+      }
+    }
+  }
+  for (int64_t g = 0; g < a.groups; ++g) {
+    for (int64_t key = a.keys; key < (a.keys + 15) / 16 * 16; ++key) {
+      store(a.scores + g * kLaneScores + key * kLaneGroup, zero());
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lathe
