@@ -83,6 +83,34 @@ TEST(Invariance, VectorTablesAgreeBitForBit) {
   }
 }
 
+// Quantised on load: int8 products, panels, and the rows that the absorbed form reads.
+TEST(Invariance, QuantisedWeightsChangeNoBitEither) {
+  const GoldenModel model = golden_models().back();
+  ASSERT_EQ(model.name, "storyteller");
+  for (const QuantType type : {QuantType::kQ8_0, QuantType::kQ4_K_M}) {
+    SCOPED_TRACE(quant_type_name(type));
+    std::vector<float> expected;
+    std::vector<int32_t> ids;
+    for (const KernelTable* table : all_kernels()) {
+      if (table->isa == "reference") continue;
+      for (const int threads : {1, 3}) {
+        SCOPED_TRACE(threads);
+        Result<std::unique_ptr<Engine>> engine =
+            Engine::open({.model = model.folder, .threads = threads, .weight_type = type, .kernels = table});
+        ASSERT_TRUE(engine.has_value()) << engine.error().message;
+        ASSERT_NE((*engine)->weights().packed(), nullptr);
+        if (ids.empty()) ids = random_prompt((*engine)->config(), 400, 15);
+        for (const int64_t chunk : {0, 100, 1}) {
+          if (chunk == 1 && threads != 1) continue;
+          const std::vector<float> logits = score(**engine, ids, chunk);
+          if (expected.empty()) expected = logits;
+          testing::expect_same_bits(logits, expected);
+        }
+      }
+    }
+  }
+}
+
 Request request_for(const Engine& engine, int64_t prompt_tokens, uint64_t seed) {
   Request request;
   request.prompt = random_prompt(engine.config(), prompt_tokens, seed);

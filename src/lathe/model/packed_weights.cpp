@@ -204,7 +204,7 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::open(PackedPlan pack
   const PackedPlan& plan = out->plan_;
   if (plan.bytes == 0) return std::shared_ptr<const PackedWeights>();
   out->index();
-  if (!options.cache_folder.empty() && plan.bytes >= kSmallestPackedFile) {
+  if (!options.cache_folder.empty() && plan.bytes >= options.smallest_file) {
     LATHE_TRY(const std::filesystem::path path, packed_file_path(options.cache_folder, plan, checkpoint));
     if (out->map(path)) return std::shared_ptr<const PackedWeights>(std::move(out));
     std::vector<std::byte> part;

@@ -22,7 +22,8 @@ namespace lathe {
 inline constexpr uint64_t kSmallestPackedFile = uint64_t{256} << 20;
 
 struct PackOptions {
-  std::filesystem::path cache_folder;  // empty: pack into memory
+  std::filesystem::path cache_folder;            // empty: pack into memory
+  uint64_t smallest_file = kSmallestPackedFile;  // packed bytes from which on a file is used
   // Called now and then with bytes packed and bytes in all. May be empty.
   std::function<void(uint64_t, uint64_t)> on_progress;
 };

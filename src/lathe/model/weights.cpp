@@ -101,6 +101,9 @@ class WeightBinder {
 
   bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
 
+  // Counts a tensor as used that nothing needs.
+  void ignore(const std::string& name) { used_.insert(name); }
+
   bool was_used(const std::string& name) const { return used_.contains(name); }
 
  private:
@@ -202,6 +205,8 @@ Status bind_kv_b(WeightBinder& binder, const ModelConfig& c, const std::string& 
   if (binder.has(p + "kv_b_proj.weight") || !binder.has(p + "k_b_proj.weight")) {
     LATHE_TRY(w.kv_b_proj,
               binder.matrix(p + "kv_b_proj.weight", heads * (c.qk_nope_head_dim + c.v_head_dim), c.kv_lora_rank));
+    binder.ignore(p + "k_b_proj.weight");  // files that hold both forms say the same twice
+    binder.ignore(p + "v_b_proj.weight");
   } else {
     LATHE_TRY(w.k_b_proj, binder.matrix(p + "k_b_proj.weight", heads * c.kv_lora_rank, c.qk_nope_head_dim));
     LATHE_TRY(w.v_b_proj, binder.matrix(p + "v_b_proj.weight", heads * c.v_head_dim, c.kv_lora_rank));

@@ -70,7 +70,10 @@ Result<std::shared_ptr<const PackedWeights>> pack_weights(const ModelConfig& con
   LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type));
   if (!options.ignore_memory_limit) LATHE_TRY(check_packing(packing));
   return PackedWeights::open(
-      std::move(packing), checkpoint, pool, {.cache_folder = options.packed_folder, .on_progress = options.on_packing});
+      std::move(packing),
+      checkpoint,
+      pool,
+      {.cache_folder = options.packed_folder, .smallest_file = kSmallestPackedFile, .on_progress = options.on_packing});
 }
 
 }  // namespace

@@ -1,0 +1,251 @@
+// Packing of whole checkpoints: what is planned, that the values are those of the quantised rows, and the file that
+// later starts map.
+#include "lathe/model/packed_weights.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <limits>
+
+#include "lathe/formats/quant/quantise.h"
+#include "lathe/tensor/panels.h"
+#include "support/temp_dir.h"
+#include "support/tiny_model.h"
+
+namespace lathe {
+namespace {
+
+using testing::TempDir;
+using testing::TinyModel;
+
+// Columns that are whole blocks of 32, heads that are whole panels.
+Json block_config() {
+  Json json = testing::tiny_v2_config();
+  for (const auto& [name, value] : {std::pair{"hidden_size", 64},
+                                    {"intermediate_size", 96},
+                                    {"moe_intermediate_size", 32},
+                                    {"q_lora_rank", 32},
+                                    {"kv_lora_rank", 64},
+                                    {"qk_nope_head_dim", 16},
+                                    {"v_head_dim", 32}}) {
+    json.set(name, value);
+  }
+  return json;
+}
+
+// The same with dense layers only: a router turns the smallest difference into another expert.
+Json dense_config() {
+  Json json = block_config();
+  json.set("first_k_dense_replace", 3);
+  return json;
+}
+
+struct Source {
+  explicit Source(const Json& json, uint64_t seed = 3) : model(json, seed) { reopen(); }
+
+  void reopen() {
+    model.write(dir.path());
+    config = load_config(dir.path()).value().config;
+    checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(dir.path()).value());
+  }
+
+  Result<std::shared_ptr<const PackedWeights>> pack(std::optional<QuantType> type, const PackOptions& options = {}) {
+    const auto pool = ThreadPool::create(2).value();
+    LATHE_TRY(PackedPlan plan, plan_packing(config, *checkpoint, type));
+    return PackedWeights::open(std::move(plan), *checkpoint, *pool, options);
+  }
+
+  std::vector<float> logits(const std::shared_ptr<const PackedWeights>& packed, int64_t expanded_until = 0) {
+    const auto weights = ModelWeights::bind(config, checkpoint, packed).value();
+    return testing::forward_on_cpu(*weights, testing::random_ids(config, 30, 9), expanded_until).logits;
+  }
+
+  TempDir dir;
+  TinyModel model;
+  ModelConfig config;
+  std::shared_ptr<const Checkpoint> checkpoint;
+};
+
+double relative_distance(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0.0;
+  double size = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    size += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(difference / size);
+}
+
+TEST(PackedPlan, PlainWeightsWithoutATypeStayAsTheyAre) {
+  Source source(block_config());
+  EXPECT_EQ(plan_packing(source.config, *source.checkpoint, {}).value().bytes, 0u);
+  EXPECT_EQ(source.pack({}).value(), nullptr);
+}
+
+TEST(PackedPlan, NamesEveryProjectionAndTheHeadInOrder) {
+  Source source(block_config());
+  const PackedPlan plan = plan_packing(source.config, *source.checkpoint, QuantType::kQ8_0).value();
+  std::vector<std::string> names;
+  uint64_t end = 0;
+  for (const PackedEntry& entry : plan.entries) {
+    names.push_back(entry.name);
+    EXPECT_EQ(entry.offset, end) << entry.name;
+    EXPECT_EQ(entry.offset % 64, 0u);
+    end = entry.offset + entry.bytes;
+  }
+  EXPECT_EQ(end, plan.bytes);
+  const std::vector<std::string> first(names.begin(), names.begin() + 9);
+  const std::string p = "model.layers.0.";
+  EXPECT_EQ(first,
+            (std::vector<std::string>{p + "self_attn.q_a_proj.weight",
+                                      p + "self_attn.q_b_proj.weight",
+                                      p + "self_attn.kv_a_proj_with_mqa.weight",
+                                      p + "self_attn.kv_b_proj.weight",
+                                      p + "self_attn.kv_b_proj.uk",
+                                      p + "self_attn.o_proj.weight",
+                                      p + "mlp.gate_proj.weight",
+                                      p + "mlp.up_proj.weight",
+                                      p + "mlp.down_proj.weight"}));
+  EXPECT_EQ(names.back(), "lm_head.weight");
+  EXPECT_TRUE(std::ranges::none_of(names, [](const std::string& n) { return n.ends_with("mlp.gate.weight"); }));
+  EXPECT_TRUE(std::ranges::none_of(names, [](const std::string& n) { return n.ends_with("embed_tokens.weight"); }));
+}
+
+TEST(PackedPlan, ColumnsThatAreNotWholeBlocksStayAsTheyAre) {
+  Source source(testing::tiny_v2_config());  // no width is a multiple of 32
+  EXPECT_EQ(plan_packing(source.config, *source.checkpoint, QuantType::kQ8_0).value().bytes, 0u);
+}
+
+TEST(PackedWeights, HoldTheQuantisedRows) {
+  Source source(block_config());
+  const auto packed = source.pack(QuantType::kQ8_0).value();
+  ASSERT_NE(packed, nullptr);
+  const std::string name = "model.layers.1.mlp.experts.5.up_proj.weight";
+  const WeightMatrix matrix = packed->find(name).value();
+  EXPECT_TRUE(matrix.packed);
+  const testing::TinyTensor& tensor = source.model.at(name);
+  std::vector<std::byte> row(static_cast<size_t>(row_bytes(DType::kQ8_0, matrix.cols)));
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    const std::span<const float> values(tensor.values.data() + r * matrix.cols, static_cast<size_t>(matrix.cols));
+    quantise_row(DType::kQ8_0, values, row.data());
+    for (int64_t b = 0; b < matrix.cols / kBlock; ++b) {
+      EXPECT_EQ(read_packed_block(matrix, r, b).q, read_block(DType::kQ8_0, row.data(), b).q);
+      EXPECT_EQ(read_packed_block(matrix, r, b).d, read_block(DType::kQ8_0, row.data(), b).d);
+    }
+  }
+  EXPECT_FALSE(packed->find("model.layers.1.mlp.gate.weight").has_value());
+  EXPECT_FALSE(packed->find("none").has_value());
+}
+
+TEST(PackedWeights, GiveNearlyTheLogitsOfPlainOnesInBothForms) {
+  for (const QuantType type : {QuantType::kQ8_0, QuantType::kQ6_K, QuantType::kQ5_0, QuantType::kQ4_0}) {
+    SCOPED_TRACE(quant_type_name(type));
+    Source source(dense_config());
+    const auto packed = source.pack(type).value();
+    const double tolerance = type == QuantType::kQ8_0 || type == QuantType::kQ6_K ? 0.12 : 0.5;
+    for (const int64_t expanded : {0, 30}) {
+      const std::vector<float> plain = source.logits(nullptr, expanded);
+      const double distance = relative_distance(source.logits(packed, expanded), plain);
+      EXPECT_LT(distance, tolerance);
+      EXPECT_GT(distance, 0.0);
+    }
+    // The two forms differ by what is quantised on the way; a wrong head or transpose would be off by all of it.
+    EXPECT_LT(relative_distance(source.logits(packed, 0), source.logits(packed, 30)), 0.12);
+  }
+}
+
+TEST(PackedWeights, HeadsThatAreNotWholePanelsBecomeRows) {
+  Json json = dense_config();
+  json.set("qk_nope_head_dim", 12);
+  json.set("v_head_dim", 20);
+  json.set("num_attention_heads", 8);
+  json.set("num_key_value_heads", 8);
+  Source source(json);
+  const auto packed = source.pack(QuantType::kQ8_0).value();
+  const WeightMatrix kv_b = packed->find("model.layers.0.self_attn.kv_b_proj.weight").value();
+  EXPECT_FALSE(kv_b.packed);
+  EXPECT_EQ(kv_b.dtype, DType::kF32);
+  EXPECT_LT(relative_distance(source.logits(packed), source.logits(nullptr)), 0.12);
+}
+
+TEST(PackedWeights, AFileGivesTheSameAndIsMappedTheSecondTime) {
+  Source source(block_config());
+  const TempDir cache;
+  uint64_t reports = 0;
+  const PackOptions options{
+      .cache_folder = cache.path(), .smallest_file = 0, .on_progress = [&](uint64_t, uint64_t) { ++reports; }};
+  const auto in_memory = source.pack(QuantType::kQ4_0).value();
+  const auto first = source.pack(QuantType::kQ4_0, options).value();
+  EXPECT_FALSE(in_memory->is_mapped());
+  EXPECT_TRUE(first->is_mapped());
+  EXPECT_GT(reports, 0u);
+  reports = 0;
+  const auto second = source.pack(QuantType::kQ4_0, options).value();
+  EXPECT_TRUE(second->is_mapped());
+  EXPECT_EQ(reports, 0u);
+  EXPECT_EQ(source.logits(first), source.logits(in_memory));
+  EXPECT_EQ(source.logits(second), source.logits(in_memory));
+}
+
+TEST(PackedWeights, AFileOfOtherWeightsOrADamagedOneIsNotUsed) {
+  Source source(block_config());
+  const TempDir cache;
+  const PackOptions options{.cache_folder = cache.path(), .smallest_file = 0, .on_progress = {}};
+  const std::vector<float> before = source.logits(source.pack(QuantType::kQ8_0, options).value());
+  const auto files = [&] {
+    std::vector<std::filesystem::path> out;
+    for (const auto& entry : std::filesystem::directory_iterator(cache.path() / "packed")) out.push_back(entry.path());
+    return out;
+  };
+  ASSERT_EQ(files().size(), 1u);
+  // Cut short: made anew under the same name.
+  std::filesystem::resize_file(files().front(), 5000);
+  EXPECT_EQ(source.logits(source.pack(QuantType::kQ8_0, options).value()), before);
+  // Other contents of the header: made anew too.
+  std::fstream(files().front(), std::ios::in | std::ios::out | std::ios::binary) << "something else";
+  EXPECT_EQ(source.logits(source.pack(QuantType::kQ8_0, options).value()), before);
+  // Another checkpoint in the same place has another name.
+  source.model = TinyModel(block_config(), 4);
+  source.reopen();
+  std::filesystem::last_write_time(source.dir.path() / "model.safetensors",
+                                   std::filesystem::file_time_type::clock::now() + std::chrono::seconds(5));
+  EXPECT_NE(source.logits(source.pack(QuantType::kQ8_0, options).value()), before);
+  EXPECT_EQ(files().size(), 2u);
+}
+
+TEST(PackedWeights, AFolderThatCannotBeWrittenMeansMemory) {
+  Source source(block_config());
+  const TempDir cache;
+  std::ofstream(cache.path() / "packed") << "a file where the folder should be";
+  const PackOptions options{.cache_folder = cache.path(), .smallest_file = 0, .on_progress = {}};
+  const auto packed = source.pack(QuantType::kQ8_0, options).value();
+  EXPECT_FALSE(packed->is_mapped());
+}
+
+TEST(PackedWeights, ValuesThatAreNotFiniteAreNamed) {
+  Source source(block_config());
+  const std::string name = "model.layers.2.mlp.experts.1.down_proj.weight";
+  source.model.at(name).values[40] = std::numeric_limits<float>::infinity();
+  source.reopen();
+  const auto packed = source.pack(QuantType::kQ8_0);
+  ASSERT_FALSE(packed.has_value());
+  EXPECT_EQ(packed.error().message, name + ": expected finite values, found another in row 1");
+}
+
+TEST(PackedWeights, Fp8WeightsAreQuantisedWithTheirScales) {
+  Source source(dense_config());
+  const std::string name = "model.layers.0.mlp.up_proj.weight";
+  source.model.quantise(name);
+  source.reopen();
+  const std::vector<float> plain = source.logits(nullptr);
+  const auto packed = source.pack(QuantType::kQ8_0).value();
+  EXPECT_LT(relative_distance(source.logits(packed), plain), 0.12);
+  const auto weights = ModelWeights::bind(source.config, source.checkpoint, packed).value();
+  EXPECT_TRUE(weights->unused_tensors().empty());
+}
+
+}  // namespace
+}  // namespace lathe
