@@ -73,6 +73,17 @@ uint32_t file_type_of(std::span<const OutputTensor> tensors) {
   return 0;
 }
 
+// What a folder calls its model: the folder's name, or NAME of the hub cache's models--ORG--NAME/snapshots/COMMIT.
+std::string name_of_folder(const fs::path& source) {
+  fs::path folder = fs::absolute(source).lexically_normal();
+  if (!folder.has_filename()) folder = folder.parent_path();
+  const fs::path parent = folder.parent_path();
+  if (parent.filename() != "snapshots") return folder.filename().string();
+  const std::string cached = parent.parent_path().filename().string();
+  const size_t dashes = cached.rfind("--");
+  return dashes == std::string::npos ? cached : cached.substr(dashes + 2);
+}
+
 Result<Metadata> gguf_metadata(const Source& source, const Options& options, std::span<const OutputTensor> tensors) {
   if (source.files.is_gguf()) {
     std::optional<uint32_t> file_type;
@@ -81,10 +92,8 @@ Result<Metadata> gguf_metadata(const Source& source, const Options& options, std
     if (!copied) return copied.error().at(options.source.string());
     return copied;
   }
-  fs::path named = fs::absolute(options.source).lexically_normal();
-  if (!named.has_filename()) named = named.parent_path();
   const uint32_t file_type = options.type ? gguf_file_type(*options.type) : file_type_of(tensors);
-  LATHE_TRY(Metadata out, model_metadata(source.config, named.filename().string(), file_type));
+  LATHE_TRY(Metadata out, model_metadata(source.config, name_of_folder(options.source), file_type));
   LATHE_TRY(const GenerationDefaults defaults, source.files.generation_defaults());
   LATHE_TRY(Metadata tokenizer, tokenizer_metadata(options.source, source.config));
   for (Metadata more : {sampling_metadata(defaults), std::move(tokenizer)}) {

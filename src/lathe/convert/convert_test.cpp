@@ -409,6 +409,19 @@ TEST(Convert, TokenizerAndSamplingGoAlong) {
   EXPECT_EQ(contents(dir / "back" / "tokenizer.json"), tokenizer);
 }
 
+TEST(Convert, ModelsAreCalledAsTheirFolders) {
+  const TempDir dir;
+  const TinyModel model(testing::tiny_llama_config());
+  fs::create_directories(dir / "models--org--Some-Model" / "snapshots");
+  for (const auto& [folder, name] :
+       {std::pair{"plain", "plain"}, {"models--org--Some-Model/snapshots/0123abc", "Some-Model"}}) {
+    const fs::path source = write_model(dir, model, folder);
+    must_convert({.source = source / "", .destination = dir / "m.gguf", .target = Target::kGguf});
+    const auto file = GgufModel::open(dir / "m.gguf").value();
+    EXPECT_EQ(file->header().find("general.name")->text(), name);
+  }
+}
+
 TEST(Convert, ShardsAreCutAtTheLimit) {
   const TempDir dir;
   const fs::path source = write_model(dir, TinyModel(testing::tiny_llama_config()));
