@@ -70,13 +70,18 @@ void flash_by_lanes(
   }
   const int64_t keys_end = task.keys_end();
   for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
-    const LaneTile tile{.format = cache.format,
-                        .data = cache.row(start),
-                        .elements = cache.row_elements,
-                        .key_first = task.group->key_first,
-                        .value_first = task.group->value_first,
-                        .start = start,
-                        .keys = std::min(kPageTokens, keys_end - start)};
+    LaneTile tile{.format = cache.format,
+                  .data = cache.row(start),
+                  .elements = cache.row_elements,
+                  .key_first = task.group->key_first,
+                  .value_first = task.group->value_first,
+                  .start = start,
+                  .keys = std::min(kPageTokens, keys_end - start)};
+    // Where rows belong to one group, all of the next page will be read.
+    if (const int64_t next = start + kPageTokens; next < keys_end && p.groups.size() == 1) {
+      tile.ahead = cache.row(next);
+      tile.ahead_bytes = std::min(kPageTokens, keys_end - next) * cache.row_bytes();
+    }
     const int64_t first_group = (task.first_row_at(start) - task.row_begin) / kLaneGroup;
     attend_tile(kernels, block, first_group, groups, tile, p.scale, tile_scratch);
   }

@@ -8,6 +8,16 @@ namespace lathe {
 
 namespace {
 
+// Strips of a tile that were taken, and all that will be.
+struct StripCount {
+  int64_t done = 0;
+  int64_t all = 0;
+};
+
+constexpr int64_t strips_of(int64_t cols) {
+  return (cols + kStripColumns - 1) / kStripColumns;
+}
+
 struct TileScratch {
   float* strip;      // [64, 64]
   float* scores_GS;  // [8, 64, 16]
@@ -19,6 +29,16 @@ TileScratch split_scratch(float* memory) {
   return {memory, scores, scores + kLaneBatch * kLaneScores};
 }
 
+// Prefetches the index-th of `count` parts of what comes after the tile, so that its bytes arrive spread over the work.
+void prefetch_ahead(const LaneTile& tile, int64_t index, int64_t count) {
+  constexpr int64_t kLineBytes = 64;
+  if (tile.ahead == nullptr) return;
+  const int64_t end = tile.ahead_bytes * (index + 1) / count;
+  for (int64_t at = tile.ahead_bytes * index / count / kLineBytes * kLineBytes; at < end; at += kLineBytes) {
+    __builtin_prefetch(tile.ahead + at, 0, 2);
+  }
+}
+
 // Runs product(column, cols) for the strips of `total` columns from `first` on, each loaded before.
 template <class Product>
 void for_strips(const KernelTable& kernels,
@@ -26,6 +46,7 @@ void for_strips(const KernelTable& kernels,
                 int64_t first,
                 int64_t total,
                 float* strip,
+                StripCount& strips,
                 const Product& product) {
   for (int64_t column = 0; column < total; column += kStripColumns) {
     const int64_t cols = std::min(kStripColumns, total - column);
@@ -37,6 +58,7 @@ void for_strips(const KernelTable& kernels,
                         .rows = tile.keys,
                         .cols = cols},
                        strip);
+    prefetch_ahead(tile, strips.done++, strips.all);
     product(column, cols);
   }
 }
@@ -47,7 +69,8 @@ void take_scores(const KernelTable& kernels,
                  int64_t first,
                  int64_t groups,
                  const LaneTile& tile,
-                 const TileScratch& scratch) {
+                 const TileScratch& scratch,
+                 StripCount& strips) {
   if (b.q8_GK != nullptr && tile.format == CacheFormat::kQ8) {
     kernels.lane_scores_q8({.rows = tile.data,
                             .elements = tile.elements,
@@ -58,10 +81,12 @@ void take_scores(const KernelTable& kernels,
                             .q_stride = lane_q8_bytes(b.key_cols),
                             .scores = scratch.scores_GS,
                             .groups = groups});
+    strips.all = strips_of(b.value_cols);
     return;
   }
+  strips.all = strips_of(b.key_cols) + strips_of(b.value_cols);
   const int64_t q_stride = b.key_cols * kLaneGroup;
-  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, strips, [&](int64_t column, int64_t cols) {
     kernels.lane_scores({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,
@@ -82,7 +107,8 @@ void attend_batch(const KernelTable& kernels,
                   const LaneTile& tile,
                   float scale,
                   const TileScratch& scratch) {
-  take_scores(kernels, b, first, groups, tile, scratch);
+  StripCount strips;
+  take_scores(kernels, b, first, groups, tile, scratch, strips);
   const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t lanes = (first + g) * kLaneGroup;
@@ -99,7 +125,7 @@ void attend_batch(const KernelTable& kernels,
                           .sum = b.sum_GL + lanes,
                           .factor = scratch.factor_GL + g * kLaneGroup});
   }
-  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, [&](int64_t column, int64_t cols) {
+  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, strips, [&](int64_t column, int64_t cols) {
     kernels.lane_values({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,
