@@ -196,8 +196,8 @@ TEST(GoldenOps, AbsorbedCoreAndItsLogSumExp) {
       const MlaShape& s = golden.problem.shape;
       const int64_t width = s.cache_row();
       const int64_t tokens = golden.past + golden.fresh;
-      testing::PagedCache cache(DType::kF32, width, tokens, 1);
-      testing::PagedCache marked(DType::kF32, width + 1, tokens + 1, 1);
+      testing::PagedCache cache(CacheFormat::kF32, width, tokens, 1);
+      testing::PagedCache marked(CacheFormat::kF32, width + 1, tokens + 1, 1);
       std::vector<float> row(static_cast<size_t>(width + 1), 0.0F);
       row.back() = 1.0F;
       marked.store(0, row.data());

@@ -43,14 +43,15 @@ struct LinearJob {
 // must not overlap.
 void run_jobs(const CpuContext& cpu, std::span<const LinearJob> jobs);
 
-// The same for products of one input x[tokens, cols], which is quantised once when a matrix needs it: the workspace
-// must hold quantised_floats(tokens, cols).
+// One of several products of the same input: rows of y are y_stride floats apart.
 struct LinearOutput {
   WeightMatrix w;
   float* y = nullptr;
   int64_t y_stride = 0;
 };
 
+// run_jobs for products of one input x[tokens, cols], which is quantised once when a matrix needs it: the workspace
+// must hold quantised_floats(tokens, cols). At most four outputs.
 void run_linear(const CpuContext& cpu, const float* x, int64_t tokens, std::span<const LinearOutput> outputs);
 
 // y[T, rows] = x[T, cols] W^T (+ bias), dense rows; workspace as run_linear.

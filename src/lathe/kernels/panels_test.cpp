@@ -223,8 +223,8 @@ TEST(TransposedQ80, IsTheProductOfTheDecodedRows) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, ::testing::ValuesIn(kFormats), [](const auto& info) {
-  return std::string(dtype_name(info.param));
+INSTANTIATE_TEST_SUITE_P(Formats, EveryFormat, ::testing::ValuesIn(kFormats), [](const auto& format) {
+  return std::string(dtype_name(format.param));
 });
 
 TEST(Quantise, TablesAgreeBitForBit) {

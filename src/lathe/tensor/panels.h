@@ -39,6 +39,7 @@ struct PanelLayout {
   constexpr int64_t chunk_bytes() const { return scale_bytes + blocks * block_bytes; }
 };
 
+// The layout of a block format; all zero for other types.
 constexpr PanelLayout panel_layout(DType format) {
   switch (format) {
     case DType::kQ8_0:
@@ -62,13 +63,14 @@ constexpr PanelLayout panel_layout(DType format) {
   }
 }
 
-// Bytes of one panel and of all panels of a matrix. cols must be whole blocks of the format.
+// Bytes of one panel. cols must be whole blocks of the format, here and below.
 constexpr int64_t panel_bytes(DType format, int64_t cols) {
   const PanelLayout layout = panel_layout(format);
   const int64_t chunk_cols = layout.blocks * kBlock;
   return (cols + chunk_cols - 1) / chunk_cols * layout.chunk_bytes();
 }
 
+// Bytes of all panels of a matrix.
 constexpr int64_t packed_bytes(DType format, int64_t rows, int64_t cols) {
   return (rows + kPanelRows - 1) / kPanelRows * panel_bytes(format, cols);
 }
