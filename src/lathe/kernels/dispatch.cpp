@@ -9,7 +9,7 @@ namespace {
 // The names of all tables of this program, whether this machine runs them or not.
 std::string known_tables() {
 #if defined(LATHE_KERNELS_X86)
-  return "reference, avx2, avx512vnni";
+  return "reference, avx2, avxvnni, avx512, avx512vnni";
 #else
   return "reference";
 #endif
@@ -17,7 +17,9 @@ std::string known_tables() {
 
 bool is_known(std::string_view name) {
 #if defined(LATHE_KERNELS_X86)
-  if (name == kAvx2Kernels.isa || name == kAvx512VnniKernels.isa) return true;
+  for (const KernelTable* table : {&kAvx2Kernels, &kAvxVnniKernels, &kAvx512Kernels, &kAvx512VnniKernels}) {
+    if (name == table->isa) return true;
+  }
 #endif
   return name == kReferenceKernels.isa;
 }
@@ -28,6 +30,8 @@ std::vector<const KernelTable*> usable_kernels([[maybe_unused]] const CpuFeature
   std::vector<const KernelTable*> tables = {&kReferenceKernels};
 #if defined(LATHE_KERNELS_X86)
   if (features.avx2) tables.push_back(&kAvx2Kernels);
+  if (features.avx2 && features.avxvnni) tables.push_back(&kAvxVnniKernels);
+  if (features.avx2 && features.avx512) tables.push_back(&kAvx512Kernels);
   if (features.avx2 && features.avx512 && features.avx512vnni) tables.push_back(&kAvx512VnniKernels);
 #endif
   return tables;

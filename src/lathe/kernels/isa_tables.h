@@ -6,7 +6,10 @@
 namespace lathe::internal {
 
 extern const KernelTable kReferenceKernels;
-extern const KernelTable kAvx2Kernels;        // x86 only
-extern const KernelTable kAvx512VnniKernels;  // x86 only
+// x86 only:
+extern const KernelTable kAvx2Kernels;
+extern const KernelTable kAvxVnniKernels;
+extern const KernelTable kAvx512Kernels;
+extern const KernelTable kAvx512VnniKernels;
 
 }  // namespace lathe::internal

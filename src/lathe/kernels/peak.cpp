@@ -57,6 +57,19 @@ __attribute__((target("avx2"))) int64_t int8_loop_256(int64_t rounds) {
   return rounds * kChains * 32 * 2;
 }
 
+__attribute__((target("avx2,avxvnni"))) int64_t int8_loop_256_vnni(int64_t rounds) {
+  __m256i sums[kChains] = {};
+  __m256i a = _mm256_set1_epi8(3);
+  const __m256i b = _mm256_set1_epi8(5);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+x"(a));
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) sums[c] = _mm256_dpbusd_avx_epi32(sums[c], a, b);
+  }
+  for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
+  return rounds * kChains * 32 * 2;
+}
+
 __attribute__((target("avx512f"))) int64_t fp32_loop_512(int64_t rounds) {
   __m512 sums[kChains] = {};
   __m512 a = _mm512_set1_ps(0.5F);
@@ -70,7 +83,23 @@ __attribute__((target("avx512f"))) int64_t fp32_loop_512(int64_t rounds) {
   return rounds * kChains * 16 * 2;
 }
 
-__attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512(int64_t rounds) {
+__attribute__((target("avx512f,avx512bw"))) int64_t int8_loop_512(int64_t rounds) {
+  __m512i sums[kChains] = {};
+  __m512i a = _mm512_set1_epi32(0x03030303);
+  const __m512i b = _mm512_set1_epi32(0x05050505);
+  const __m512i ones = _mm512_set1_epi32(0x00010001);
+  for (int64_t i = 0; i < rounds; ++i) {
+#pragma GCC unroll 12
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+v"(a));  // per product: they are all the same
+      sums[c] = _mm512_add_epi32(sums[c], _mm512_madd_epi16(_mm512_maddubs_epi16(a, b), ones));
+    }
+  }
+  for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
+  return rounds * kChains * 64 * 2;
+}
+
+__attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512_vnni(int64_t rounds) {
   __m512i sums[kChains] = {};
   __m512i a = _mm512_set1_epi32(0x03030303);
   const __m512i b = _mm512_set1_epi32(0x05050505);
@@ -90,7 +119,9 @@ __attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512(int64_t roun
 int64_t run_peak_loop(PeakKind kind, std::string_view isa, int64_t rounds) {
 #if defined(__x86_64__)
   const bool fp32 = kind == PeakKind::kFp32;
-  if (isa == "avx512vnni") return fp32 ? fp32_loop_512(rounds) : int8_loop_512(rounds);
+  if (isa == "avx512vnni") return fp32 ? fp32_loop_512(rounds) : int8_loop_512_vnni(rounds);
+  if (isa == "avx512") return fp32 ? fp32_loop_512(rounds) : int8_loop_512(rounds);
+  if (isa == "avxvnni") return fp32 ? fp32_loop_256(rounds) : int8_loop_256_vnni(rounds);
   if (isa == "avx2") return fp32 ? fp32_loop_256(rounds) : int8_loop_256(rounds);
 #else
   static_cast<void>(kind);

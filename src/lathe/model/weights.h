@@ -32,8 +32,8 @@ struct LayerWeights {
 class ModelWeights {
  public:
   // Errors name the tensor, the file's shape or dtype, and what the configuration demands.
-  // `packed` (may be null) takes the place of the stored bytes for the matrices it has; without it every projection must
-  // be in a plain type.
+  // `packed` (may be null) takes the place of the stored bytes for the matrices it has; without it every projection
+  // must be in a plain type.
   static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config,
                                                           const std::shared_ptr<const Checkpoint>& checkpoint,
                                                           std::shared_ptr<const PackedWeights> packed = nullptr);

@@ -1,43 +1,12 @@
-// The avx2 table: the shared kernels compiled for this instruction set. See vec16-inl.h for what may be included here.
-#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__) || defined(__AVX512F__)
+// The avx2 table. See vec16-inl.h for what may be included here.
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__) || defined(__AVX512F__) || defined(__AVXVNNI__)
 #error "this unit must be compiled with -march=x86-64-v3"
 #endif
 
-#include "lathe/kernels/attention-inl.h"
-#include "lathe/kernels/attention_q8-inl.h"
-#include "lathe/kernels/gemm-inl.h"
-#include "lathe/kernels/gemm_transposed-inl.h"
-#include "lathe/kernels/isa_tables.h"
-#include "lathe/kernels/ops-inl.h"
-#include "lathe/kernels/panel_gemm-inl.h"
+#include "lathe/kernels/table-inl.h"
 
 namespace lathe::internal {
 
-constinit const KernelTable kAvx2Kernels = {
-    .isa = "avx2",
-    .gemm = gemm,
-    .gemm_transposed = gemm_transposed,
-    .panel_gemm = panel_gemm,
-    .quantise = quantise,
-    .rms_norm = rms_norm,
-    .silu_mul = silu_mul,
-    .softmax_step = softmax_step,
-    .scale = scale_in_place,
-    .axpy = axpy,
-    .add = add_in_place,
-    .rope_interleaved = rope_interleaved,
-    .rope_half_split = rope_half_split,
-    .to_float = to_float,
-    .from_float = from_float,
-    .load_strip = load_strip,
-    .lane_scores = lane_scores,
-    .lane_quantise = lane_quantise,
-    .lane_scores_q8 = lane_scores_q8,
-    .lane_softmax = lane_softmax,
-    .lane_values = lane_values,
-    .cache_to_float = cache_to_float,
-    .rows_to_lanes = rows_to_lanes,
-    .lanes_to_rows = lanes_to_rows,
-};
+constinit const KernelTable kAvx2Kernels = make_table("avx2");
 
 }  // namespace lathe::internal
