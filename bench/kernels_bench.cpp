@@ -10,7 +10,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <string>
 #include <vector>
 
@@ -18,106 +17,13 @@
 #include "lathe/base/scalar.h"
 #include "lathe/base/str.h"
 #include "lathe/kernels/kernel_table.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "machine.h"
 
 namespace lathe {
 namespace {
 
-double seconds_of(const std::function<void()>& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
-
-// ---- what the core can do ------------------------------------------------------------------------------------------
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f"))) float fma_loop_512(int64_t rounds) {
-  __m512 sum[12];
-  for (auto& s : sum) s = _mm512_set1_ps(1.0f);
-  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-  for (int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < 12; ++j) sum[j] = _mm512_fmadd_ps(sum[j], a, b);
-  }
-  float total = 0.0f;
-  for (const auto& s : sum) total += _mm512_cvtss_f32(s);
-  return total;
-}
-
-__attribute__((target("avx2,fma"))) float fma_loop_256(int64_t rounds) {
-  __m256 sum[12];
-  for (auto& s : sum) s = _mm256_set1_ps(1.0f);
-  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-  for (int64_t i = 0; i < rounds; ++i) {
-#pragma GCC unroll 12
-    for (int j = 0; j < 12; ++j) sum[j] = _mm256_fmadd_ps(sum[j], a, b);
-  }
-  float total = 0.0f;
-  for (const auto& s : sum) total += _mm256_cvtss_f32(s);
-  return total;
-}
-#endif
-
-// Fused multiply-adds per second counted as two operations each, with the registers of the table's instruction set;
-// best of several runs. 0 where it is not measured.
-double peak_flops(const KernelTable& table) {
-#if defined(__x86_64__)
-  if (table.isa == "reference") return 0.0;
-  const bool wide = table.isa == "avx512vnni";
-  constexpr int64_t kRounds = 2'000'000;
-  double best = 1e9;
-  for (int run = 0; run < 7; ++run) {
-    best = std::min(
-        best, seconds_of([&] { benchmark::DoNotOptimize(wide ? fma_loop_512(kRounds) : fma_loop_256(kRounds)); }));
-  }
-  return 2.0 * 12.0 * (wide ? 16.0 : 8.0) * kRounds / best;
-#else
-  static_cast<void>(table);
-  return 0.0;
-#endif
-}
-
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) uint64_t read_loop(const std::byte* data, size_t bytes) {
-  __m256i sum[4] = {};
-  for (size_t i = 0; i + 128 <= bytes; i += 128) {
-#pragma GCC unroll 4
-    for (size_t j = 0; j < 4; ++j) {
-      sum[j] = _mm256_xor_si256(sum[j], _mm256_loadu_si256(reinterpret_cast<const __m256i*>(data + i + 32 * j)));
-    }
-  }
-  const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sum[0], sum[1]), _mm256_xor_si256(sum[2], sum[3]));
-  return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) ^ _mm256_extract_epi64(all, 3));
-}
-#else
-uint64_t read_loop(const std::byte* data, size_t bytes) {
-  uint64_t sum[4] = {};
-  for (size_t i = 0; i + 32 <= bytes; i += 32) {
-    uint64_t words[4];
-    std::memcpy(words, data + i, 32);
-    for (int j = 0; j < 4; ++j) sum[j] ^= words[j];
-  }
-  return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
-}
-#endif
-
-// Bytes per second that one thread reads from a buffer of this size over and over: the level of the memory hierarchy
-// that a product of the same size works from.
-double read_bandwidth(size_t bytes) {
-  const std::vector<std::byte> data(bytes, std::byte{1});
-  const auto rounds = static_cast<int>(std::max<size_t>(1, (size_t{256} << 20) / bytes));
-  double best = 1e9;
-  for (int run = 0; run < 5; ++run) {
-    best = std::min(best, seconds_of([&] {
-                      for (int i = 0; i < rounds; ++i) benchmark::DoNotOptimize(read_loop(data.data(), bytes));
-                    }));
-  }
-  return static_cast<double>(bytes) * rounds / best;
-}
+using bench::peak_rate;
+using bench::read_bandwidth;
 
 // ---- cases ---------------------------------------------------------------------------------------------------------
 
@@ -459,7 +365,7 @@ void bench_vector(benchmark::State& state, const KernelTable* table, const Vecto
 void register_all() {
   for (const KernelTable* table : all_kernels()) {
     if (table->isa == "reference") continue;  // far too slow to be of interest
-    const double peak = peak_flops(*table);
+    const double peak = peak_rate(PeakKind::kFp32, *table);
     std::printf("%s: %.1f GFLOP/s measured peak of one thread\n", std::string(table->isa).c_str(), peak / 1e9);
     const auto add = [&](const GemmCase& c) {
       const std::string name = str(c.transposed ? "gemm_transposed/" : "gemm/",
