@@ -80,6 +80,8 @@ TEST(Invariance, VectorTablesAgreeBitForBit) {
       const std::vector<int32_t> ids = random_prompt(first->config(), kLong, 12);
       const std::vector<float> expected = score(*first, ids, 0);
       for (const KernelTable* table : std::span(vector_tables).subspan(1)) {
+        // The tables between the first and the last differ in int8 products alone, which the q8 cache has.
+        if (table != vector_tables.back() && cache != CacheFormat::kQ8) continue;
         SCOPED_TRACE(table->isa);
         testing::expect_same_bits(score(*open_engine(model, 2, table, cache), ids, 0), expected);
       }

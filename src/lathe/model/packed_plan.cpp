@@ -26,8 +26,8 @@ DType transposed_format(DType format) {
 
 class Planner {
  public:
-  Planner(const ModelConfig& config, const Checkpoint* checkpoint, std::optional<QuantType> type)
-      : config_(config), checkpoint_(checkpoint), type_(type) {}
+  Planner(const ModelConfig& config, const Checkpoint* checkpoint, std::optional<QuantType> type, PackLayout layout)
+      : config_(config), checkpoint_(checkpoint), type_(type), layout_(layout) {}
 
   Result<PackedPlan> run() {
     for (const ExpectedTensor& tensor : expected_tensors(config_)) {
@@ -75,7 +75,27 @@ class Planner {
     return is_block_format(format) ? std::optional(format) : std::nullopt;
   }
 
-  void append(PackedEntry entry) {
+  // Appends a matrix whose panels are possible, or its decoded rows.
+  void append(PackedEntry entry, bool panels) {
+    if (panels && layout_ == PackLayout::kPanels) {
+      entry.format = entry.quantised;
+      entry.panels = true;
+    } else {
+      entry.format = DType::kF32;
+      entry.panels = false;
+    }
+    place(std::move(entry));
+  }
+
+  // Appends the rows that products with the transpose read beside panels.
+  void append_transposed(PackedEntry entry) {
+    if (layout_ != PackLayout::kPanels) return;
+    entry.format = transposed_format(entry.quantised);
+    entry.panels = false;
+    place(std::move(entry));
+  }
+
+  void place(PackedEntry entry) {
     entry.bytes = padded(entry.panels ? packed_bytes(entry.format, entry.rows, entry.cols)
                                       : entry.rows * row_bytes(entry.format, entry.cols));
     entry.offset = plan_.bytes;
@@ -86,8 +106,17 @@ class Planner {
   Status add(const std::string& name, const std::string& source, int64_t rows, int64_t cols) {
     LATHE_TRY(const std::optional<DType> format, target(name, source, rows, cols));
     if (!format) return {};
-    if (name.ends_with(kKvB)) return add_kv_b(name, *format, rows, cols);
-    append({.name = name, .source = source, .quantised = *format, .format = *format, .rows = rows, .cols = cols});
+    const bool is_kv_b = name.ends_with(kKvB);
+    const bool panels = !is_kv_b || heads_are_panels();
+    append({.name = name, .source = source, .quantised = *format, .rows = rows, .cols = cols}, panels);
+    if (!is_kv_b || !panels) return {};
+    append_transposed({.name = name.substr(0, name.size() - kKvB.size()) + std::string(kPackedUkName),
+                       .source = name,
+                       .quantised = *format,
+                       .rows = config_.num_attention_heads * config_.qk_nope_head_dim,
+                       .cols = cols,
+                       .taken = config_.qk_nope_head_dim,
+                       .stride = config_.qk_nope_head_dim + config_.v_head_dim});
     return {};
   }
 
@@ -96,32 +125,7 @@ class Planner {
     return config_.qk_nope_head_dim % kPanelRows == 0 && config_.v_head_dim % kPanelRows == 0;
   }
 
-  Status add_kv_b(const std::string& name, DType format, int64_t rows, int64_t cols) {
-    if (!heads_are_panels()) {
-      append({.name = name,
-              .source = name,
-              .quantised = format,
-              .format = DType::kF32,
-              .panels = false,
-              .rows = rows,
-              .cols = cols});
-      return {};
-    }
-    append({.name = name, .source = name, .quantised = format, .format = format, .rows = rows, .cols = cols});
-    const std::string prefix = name.substr(0, name.size() - kKvB.size());
-    append({.name = prefix + std::string(kPackedUkName),
-            .source = name,
-            .quantised = format,
-            .format = transposed_format(format),
-            .panels = false,
-            .rows = config_.num_attention_heads * config_.qk_nope_head_dim,
-            .cols = cols,
-            .taken = config_.qk_nope_head_dim,
-            .stride = config_.qk_nope_head_dim + config_.v_head_dim});
-    return {};
-  }
-
-  // W^UK transposed and W^UV as two tensors: the form of newer GGUF files. k_b is read both ways, so it stays in rows.
+  // W^UK transposed and W^UV as two tensors: the form of newer GGUF files. k_b is read both ways, so its rows stay too.
   Status add_split_kv_b(const std::string& kv_b) {
     const std::string prefix = kv_b.substr(0, kv_b.size() - kKvB.size());
     const std::string k_b = prefix + "self_attn.k_b_proj.weight";
@@ -132,34 +136,17 @@ class Planner {
     LATHE_TRY(const std::optional<DType> k_format, target(k_b, k_b, k_rows, k_cols));
     if (k_format) {
       const bool panels = config_.kv_lora_rank % kPanelRows == 0;
-      append({.name = k_b,
-              .source = k_b,
-              .quantised = *k_format,
-              .format = panels ? *k_format : DType::kF32,
-              .panels = panels,
-              .rows = k_rows,
-              .cols = k_cols});
-      if (panels) {
-        append({.name = prefix + std::string(kPackedUkName),
-                .source = k_b,
-                .quantised = *k_format,
-                .format = transposed_format(*k_format),
-                .panels = false,
-                .rows = k_rows,
-                .cols = k_cols});
-      }
+      const PackedEntry entry{.name = k_b, .source = k_b, .quantised = *k_format, .rows = k_rows, .cols = k_cols};
+      append(entry, panels);
+      PackedEntry transposed = entry;
+      transposed.name = prefix + std::string(kPackedUkName);
+      if (panels) append_transposed(std::move(transposed));
     }
     const int64_t v_rows = heads * config_.v_head_dim;
     LATHE_TRY(const std::optional<DType> v_format, target(v_b, v_b, v_rows, config_.kv_lora_rank));
     if (v_format) {
-      const bool panels = heads_are_panels();
-      append({.name = v_b,
-              .source = v_b,
-              .quantised = *v_format,
-              .format = panels ? *v_format : DType::kF32,
-              .panels = panels,
-              .rows = v_rows,
-              .cols = config_.kv_lora_rank});
+      append({.name = v_b, .source = v_b, .quantised = *v_format, .rows = v_rows, .cols = config_.kv_lora_rank},
+             heads_are_panels());
     }
     return {};
   }
@@ -167,6 +154,7 @@ class Planner {
   const ModelConfig& config_;
   const Checkpoint* checkpoint_;
   std::optional<QuantType> type_;
+  PackLayout layout_;
   PackedPlan plan_;
 };
 
@@ -174,12 +162,13 @@ class Planner {
 
 Result<PackedPlan> plan_packing(const ModelConfig& config,
                                 const Checkpoint& checkpoint,
-                                std::optional<QuantType> type) {
-  return Planner(config, &checkpoint, type).run();
+                                std::optional<QuantType> type,
+                                PackLayout layout) {
+  return Planner(config, &checkpoint, type, layout).run();
 }
 
 PackedPlan plan_synthetic(const ModelConfig& config, QuantType type) {
-  Result<PackedPlan> plan = Planner(config, nullptr, type).run();
+  Result<PackedPlan> plan = Planner(config, nullptr, type, PackLayout::kPanels).run();
   LATHE_CHECK(plan.has_value(), "no checkpoint, no error");
   return *std::move(plan);
 }

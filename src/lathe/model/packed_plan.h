@@ -40,11 +40,20 @@ struct PackedPlan {
   uint64_t bytes = 0;                // of all entries
 };
 
+// How packed matrices lie in memory.
+enum class PackLayout {
+  kPanels,   // for the integer kernels
+  kDecoded,  // fp32 rows of the same values: reference-grade arithmetic, four to eight times the memory
+};
+
 // Plans the packing of a checkpoint: every projection and the head that is stored in a block format, or that `type`
 // turns into one. Empty when there is nothing to pack. Shapes are checked when weights are bound; tensors that are
 // absent or have another shape are left out here. kInvalidArgument when `type` is given for a tensor that is in a block
 // format already.
-Result<PackedPlan> plan_packing(const ModelConfig& config, const Checkpoint& checkpoint, std::optional<QuantType> type);
+Result<PackedPlan> plan_packing(const ModelConfig& config,
+                                const Checkpoint& checkpoint,
+                                std::optional<QuantType> type,
+                                PackLayout layout = PackLayout::kPanels);
 
 // The same for a model without a checkpoint, all of it in `type`: what `bench --synthetic` measures.
 PackedPlan plan_synthetic(const ModelConfig& config, QuantType type);

@@ -171,6 +171,24 @@ TEST(PackedWeights, HeadsThatAreNotWholePanelsBecomeRows) {
   EXPECT_LT(relative_distance(source.logits(packed), source.logits(nullptr)), 0.12);
 }
 
+TEST(PackedWeights, DecodedRowsHoldTheSameValues) {
+  Source source(dense_config());
+  const auto pool = ThreadPool::create(1).value();
+  PackedPlan plan = plan_packing(source.config, *source.checkpoint, QuantType::kQ4_0, PackLayout::kDecoded).value();
+  const auto decoded = PackedWeights::open(std::move(plan), *source.checkpoint, *pool, {}).value();
+  const auto panels = source.pack(QuantType::kQ4_0).value();
+  const std::string name = "model.layers.1.mlp.down_proj.weight";
+  const WeightMatrix rows = decoded->find(name).value();
+  ASSERT_EQ(rows.dtype, DType::kF32);
+  std::vector<std::byte> row(static_cast<size_t>(row_bytes(DType::kQ4_0, rows.cols)));
+  std::vector<float> values(static_cast<size_t>(rows.cols));
+  quantise_row(DType::kQ4_0, std::span(source.model.at(name).values).first(values.size()), row.data());
+  decode_blocks(DType::kQ4_0, row.data(), values.data(), rows.cols);
+  EXPECT_EQ(std::memcmp(rows.data, values.data(), values.size() * sizeof(float)), 0);
+  // Only the activations are quantised beside that.
+  EXPECT_LT(relative_distance(source.logits(panels), source.logits(decoded)), 0.1);
+}
+
 TEST(PackedWeights, AFileGivesTheSameAndIsMappedTheSecondTime) {
   Source source(block_config());
   const TempDir cache;

@@ -67,7 +67,8 @@ Result<std::shared_ptr<const PackedWeights>> pack_weights(const ModelConfig& con
                                                           const EngineOptions& options,
                                                           const Checkpoint& checkpoint,
                                                           ThreadPool& pool) {
-  LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type));
+  const PackLayout layout = options.compute == Compute::kF32 ? PackLayout::kDecoded : PackLayout::kPanels;
+  LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type, layout));
   if (!options.ignore_memory_limit) LATHE_TRY(check_packing(packing));
   return PackedWeights::open(
       std::move(packing),
