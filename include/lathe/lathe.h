@@ -169,6 +169,10 @@ struct OpenOptions {
   int64_t context_size = 0;  // positions of the cache: prompt and answer; 0: the model's, at most 32768
   CacheType cache_type = CacheType::kAuto;
   Compute compute = Compute::kAuto;
+  // Quantise the weights on load: "q8_0", "q4_0", "q4_k_m", "q5_k_m" or "q6_k"; empty: as they are stored.
+  std::string weight_type = {};
+  // Folder where packed quantised weights of large models are kept for the next start; empty: packed into memory.
+  std::string packed_folder = {};
 };
 
 // What an answer is sampled with. An empty optional takes what the model's generation_config.json says, and without

@@ -96,10 +96,12 @@ typedef struct lathe_open_options {
   int32_t cache_type;   /* lathe_cache_type */
   int32_t compute;      /* lathe_compute */
   int32_t reserved;
+  const char* weight_type;   /* quantise the weights on load: "q8_0", "q4_0", "q4_k_m", ...; NULL: as they are stored */
+  const char* packed_folder; /* keeps packed weights of large models for the next start; NULL: packed into memory */
 } lathe_open_options;
 
 #define LATHE_OPEN_OPTIONS_INIT \
-  { sizeof(lathe_open_options), 0, 0, LATHE_CACHE_AUTO, LATHE_COMPUTE_AUTO, 0 }
+  { sizeof(lathe_open_options), 0, 0, LATHE_CACHE_AUTO, LATHE_COMPUTE_AUTO, 0, NULL, NULL }
 
 typedef struct lathe_generate_options {
   size_t struct_size;

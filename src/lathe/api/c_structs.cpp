@@ -10,7 +10,7 @@ namespace {
 
 // No field may hide in padding: an older caller leaves it undefined.
 #if UINTPTR_MAX == UINT64_MAX
-static_assert(sizeof(lathe_open_options) == 2 * 8 + 4 * 4);
+static_assert(sizeof(lathe_open_options) == 4 * 8 + 4 * 4);
 static_assert(sizeof(lathe_generate_options) == 10 * 8 + 2 * 4 + 2 * 8);
 static_assert(sizeof(lathe_completion) == 6 * 8 + 2 * 4 + 2 * 8);
 static_assert(sizeof(lathe_model_info) == 8 + 64 + 14 * 8 + 4 * 4 + 8);
@@ -83,6 +83,8 @@ Expected<OpenOptions> to_open_options(const lathe_open_options* user) {
     default:
       return invalid(str("open options.compute: expected 0 or 1, found ", options->compute));
   }
+  if (options->weight_type != nullptr) out.weight_type = options->weight_type;
+  if (options->packed_folder != nullptr) out.packed_folder = options->packed_folder;
   return out;
 }
 

@@ -146,6 +146,8 @@ TEST(OpenOptionsOfC, InitMacroAndNullAreTheDefaultsOfCpp) {
     EXPECT_EQ(typed->context_size, 0);
     EXPECT_EQ(typed->cache_type, CacheType::kAuto);
     EXPECT_EQ(typed->compute, Compute::kAuto);
+    EXPECT_EQ(typed->weight_type, "");
+    EXPECT_EQ(typed->packed_folder, "");
   }
 }
 
@@ -154,6 +156,8 @@ TEST(OpenOptionsOfC, EveryFieldArrives) {
   options.threads = 2;
   options.context_size = 128;
   options.compute = LATHE_COMPUTE_F32;
+  options.weight_type = "q4_0";
+  options.packed_folder = "somewhere";
   const std::pair<int32_t, CacheType> types[] = {{LATHE_CACHE_F32, CacheType::kF32},
                                                  {LATHE_CACHE_F16, CacheType::kF16},
                                                  {LATHE_CACHE_BF16, CacheType::kBF16},
@@ -167,6 +171,8 @@ TEST(OpenOptionsOfC, EveryFieldArrives) {
     EXPECT_EQ(typed->context_size, 128);
     EXPECT_EQ(typed->cache_type, type);
     EXPECT_EQ(typed->compute, Compute::kF32);
+    EXPECT_EQ(typed->weight_type, "q4_0");
+    EXPECT_EQ(typed->packed_folder, "somewhere");
   }
 }
 

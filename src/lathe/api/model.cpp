@@ -110,6 +110,13 @@ lathe::Result<lathe::EngineOptions> engine_options(std::string_view model, const
     LATHE_TRY(settings, lathe::hub_settings_from_environment());
   }
   LATHE_TRY(out.model, lathe::resolve_model(model, settings));
+  if (!options.weight_type.empty()) {
+    out.weight_type = lathe::quant_type_from_name(options.weight_type);
+    if (!out.weight_type) {
+      return invalid(str("weight_type: expected a name such as q8_0, found ", lathe::quoted(options.weight_type)));
+    }
+  }
+  out.packed_folder = options.packed_folder;
   return out;
 }
 

@@ -347,6 +347,8 @@ TEST(Model, InfoSaysWhatTheModelIs) {
   EXPECT_EQ(info.eos_id, 1);
   EXPECT_GT(info.load_seconds, 0.0);
   EXPECT_TRUE(model.warnings().empty());
+  EXPECT_LT(open_story({.threads = 1, .weight_type = "q4_0"}).info().weight_bytes,
+            open_story({.threads = 1}).info().weight_bytes / 2);
   EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kBF16}).info().cache_bytes_per_token, 6 * (64 + 16) * 2);
   EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ8}).info().cache_bytes_per_token, 6 * 3 * 34);
   EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ6}).info().cache_bytes_per_token, 6 * 3 * 24);
@@ -440,6 +442,7 @@ TEST(ModelOpen, RefusesOptionsOutOfRange) {
   refused({.threads = 1, .context_size = 513}, "context_size: expected at most max_position_embeddings 512, found 513");
   refused({.cache_type = static_cast<CacheType>(9)}, "cache_type: expected a value from 0 to 5, found 9");
   refused({.compute = static_cast<Compute>(2)}, "compute: expected a value from 0 to 1, found 2");
+  refused({.weight_type = "q9"}, "weight_type: expected a name such as q8_0, found \"q9\"");
   const Expected<Model> crowded = Model::open(story_folder(), {.threads = 1'000'000});
   ASSERT_FALSE(crowded);
   EXPECT_EQ(crowded.error().code, ErrorCode::kInvalidArgument);
