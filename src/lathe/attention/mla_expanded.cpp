@@ -161,7 +161,7 @@ void run_unit(
 // Blocks of queries per head: one where that keeps the threads busy, since every block expands the latents anew.
 int64_t query_blocks(int64_t tokens, int64_t heads, int threads) {
   const int64_t least = (tokens + kQueryBlock - 1) / kQueryBlock;
-  if (heads >= 4 * threads || heads % threads == 0) return least;
+  if (heads >= 4 * static_cast<int64_t>(threads) || heads % threads == 0) return least;
   const int64_t wanted = (4 * static_cast<int64_t>(threads) + heads - 1) / heads;
   return std::max(least, std::min(wanted, tokens / (2 * kPageTokens)));
 }

@@ -94,7 +94,7 @@ std::string pre_name(const Json& json) {
     if (const auto name = pre_tokenizer_name(*stages)) return std::string(*name);
   }
   const bool like_v3 = stages != nullptr && stages->dump().find("{1,3}") != std::string::npos;
-  const std::string nearest = like_v3 ? "deepseek-v3" : "gpt-2";
+  std::string nearest = like_v3 ? "deepseek-v3" : "gpt-2";
   log_warning(kFile,
               ": pre_tokenizer: GGUF has no name for it; written as ",
               nearest,

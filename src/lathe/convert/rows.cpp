@@ -22,6 +22,7 @@ void release_pages(const std::byte* data, uint64_t size) {
   const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
   const auto begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
   const auto end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): whole pages inside the tensor
   if (end > begin) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 

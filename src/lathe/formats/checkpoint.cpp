@@ -163,7 +163,7 @@ Status Checkpoint::add_safetensors(const fs::path& path) {
   return {};
 }
 
-Result<Checkpoint> Checkpoint::open(std::shared_ptr<const GgufModel> model) {
+Result<Checkpoint> Checkpoint::open(const std::shared_ptr<const GgufModel>& model) {
   Checkpoint checkpoint;
   checkpoint.folder_ = model->path();
   for (const GgufFile& file : model->files()) {

@@ -79,7 +79,7 @@ class Checkpoint {
   // A folder, or a .gguf file (the first one of a model in several).
   static Result<Checkpoint> open(const std::filesystem::path& path);
   // The tensors of a GGUF model, which the checkpoint keeps open.
-  static Result<Checkpoint> open(std::shared_ptr<const GgufModel> model);
+  static Result<Checkpoint> open(const std::shared_ptr<const GgufModel>& model);
   // Tensors in the memory of `owner`, which the checkpoint keeps; `name` stands for their file in messages. A name
   // twice is kInvalidData.
   static Result<Checkpoint> in_memory(const std::filesystem::path& name,

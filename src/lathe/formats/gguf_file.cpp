@@ -14,7 +14,7 @@ namespace fs = std::filesystem;
 constexpr int64_t kMaxParts = 99'999;  // as many as the five digits of the names can tell apart
 constexpr size_t kDigits = 5;
 
-Error invalid(const fs::path& path, std::string message) {
+Error invalid(const fs::path& path, std::string_view message) {
   return Error{Errc::kInvalidData, str(path, ": ", message)};
 }
 

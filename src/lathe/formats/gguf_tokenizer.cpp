@@ -27,12 +27,13 @@ class Builder {
     GgufTokenizer out;
     const GgufField* whole = model_.header().find("tokenizer.huggingface.json");
     if (whole != nullptr) {
-      if (!whole->text())
+      if (!whole->text()) {
         return Error{Errc::kInvalidData,
                      str(model_.path(),
                          ": key \"tokenizer.huggingface.json\": "
                          "expected a string, found ",
                          whole->describe())};
+      }
       out.tokenizer_json = *whole->text();
     } else {
       LATHE_TRY(const Json json, tokenizer_json());

@@ -54,7 +54,7 @@ void put(std::string& out, T value) {
     using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
     put(out, std::bit_cast<Bits>(value));
   } else {
-    const auto bits = static_cast<uint64_t>(value);
+    const auto bits = static_cast<uint64_t>(static_cast<std::make_unsigned_t<T>>(value));
     for (size_t i = 0; i < sizeof(T); ++i) out += static_cast<char>(bits >> (8 * i) & 0xFF);
   }
 }

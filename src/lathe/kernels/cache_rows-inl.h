@@ -2,6 +2,7 @@
 #pragma once
 
 #include "lathe/kernels/cache_rows.h"
+#include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/vec16-inl.h"
 
 namespace lathe {
@@ -68,17 +69,11 @@ LATHE_INLINE GroupValues q6_codes(const std::byte* codes) {
   return out;
 }
 
-LATHE_INLINE float load_f16(const std::byte* from) {
-  uint16_t bits;
-  __builtin_memcpy(&bits, from, 2);
-  return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(bits)));
-}
-
 // Group `group` of a row of `groups` to 32 floats.
 template <CacheFormat kFormat>
 LATHE_INLINE void decode_group(const std::byte* row, int64_t groups, int64_t group, float* out) {
   constexpr int64_t kBytes = kFormat == CacheFormat::kQ8 ? kCacheGroup : kQ6GroupBytes;
-  const F32x16 scale = broadcast(load_f16(row + groups * kBytes + 2 * group));
+  const F32x16 scale = half_at(row + groups * kBytes + 2 * group);
   GroupValues codes;
   if constexpr (kFormat == CacheFormat::kQ8) {
     codes = q8_codes(row + group * kBytes);

@@ -148,7 +148,8 @@ TEST(PassCost, ManyTokensTouchMoreExpertsAndShareTheRest) {
   EXPECT_EQ(expanded.bytes, many.bytes);
   // 64 tokens x 3 heads: (14 + 14 + 4) per absorbed position, (9 + 7 + 4) per expanded one; both go through kv_b once
   // per token.
-  EXPECT_NEAR(many.operations - expanded.operations, 2.0 * 3 * 3 * (64 * 65 / 2) * (32 - 20), 1.0);
+  constexpr int kPositions = 64 * 65 / 2;
+  EXPECT_NEAR(many.operations - expanded.operations, 2.0 * 3 * 3 * kPositions * (32 - 20), 1.0);
 }
 
 TEST(PassCost, StoredBytesOfEveryKind) {

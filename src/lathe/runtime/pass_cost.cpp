@@ -107,7 +107,8 @@ double stored_bytes(const WeightMatrix& matrix) {
   if (matrix.packed) return static_cast<double>(packed_bytes(matrix.dtype, matrix.rows, matrix.cols));
   double bytes = static_cast<double>(row_bytes(matrix.dtype, matrix.cols)) * static_cast<double>(matrix.rows);
   if (matrix.scales != nullptr) {
-    bytes += 4.0 * static_cast<double>((matrix.rows + kFp8Block - 1) / kFp8Block * matrix.scale_cols());
+    const int64_t scales = (matrix.rows + kFp8Block - 1) / kFp8Block * matrix.scale_cols();
+    bytes += 4.0 * static_cast<double>(scales);
   }
   return bytes;
 }

@@ -67,7 +67,7 @@ constexpr PanelLayout panel_layout(DType format) {
 constexpr int64_t panel_bytes(DType format, int64_t cols) {
   const PanelLayout layout = panel_layout(format);
   const int64_t chunk_cols = layout.blocks * kBlock;
-  return (cols + chunk_cols - 1) / chunk_cols * layout.chunk_bytes();
+  return chunk_cols == 0 ? 0 : (cols + chunk_cols - 1) / chunk_cols * layout.chunk_bytes();
 }
 
 // Bytes of all panels of a matrix.

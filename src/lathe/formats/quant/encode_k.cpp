@@ -20,7 +20,7 @@ constexpr int kRounds = 3;  // of changing multiples and common scales
 struct alignas(16) Values {
   std::array<float, kElements> v{};
 
-  Group group(int index, int size) const { return {v.data() + index * size, size}; }
+  Group group(int index, int size) const { return {v.data() + static_cast<ptrdiff_t>(index) * size, size}; }
 };
 
 float rounded(float x) {
@@ -53,17 +53,17 @@ void choose_multiples(const Values& x, const Unit& unit, float levels, std::span
     const float scale = d > 0.0F ? std::clamp(rounded(wanted[at].scale / d), 0.0F, kMostMultiple) : 0.0F;
     const float minimum = dmin > 0.0F ? std::clamp(rounded(-wanted[at].minimum / dmin), 0.0F, kMostMultiple) : 0.0F;
     float best = -1.0F;
-    for (float s = scale - 1.0F; s <= scale + 1.0F; ++s) {
-      for (float m = minimum - 1.0F; m <= minimum + 1.0F; ++m) {
-        if (s < 0.0F || m < 0.0F || s > kMostMultiple || m > kMostMultiple) continue;
-        Integers q;
-        const float error = round_group(group, d * s, -(dmin * m), 0.0F, levels, q);
-        if (best >= 0.0F && error >= best) continue;
-        best = error;
-        b.scales[at] = s;
-        b.minima[at] = m;
-        b.q[at] = q;
-      }
+    for (int near = 0; near < 9; ++near) {
+      const float s = scale + static_cast<float>(near / 3 - 1);
+      const float m = minimum + static_cast<float>(near % 3 - 1);
+      if (s < 0.0F || m < 0.0F || s > kMostMultiple || m > kMostMultiple) continue;
+      Integers q;
+      const float error = round_group(group, d * s, -(dmin * m), 0.0F, levels, q);
+      if (best >= 0.0F && error >= best) continue;
+      best = error;
+      b.scales[at] = s;
+      b.minima[at] = m;
+      b.q[at] = q;
     }
     b.error += best;
   }
@@ -160,7 +160,8 @@ void choose_scales(const Values& x, const Unit& unit, std::span<const float> wan
     const Group group = x.group(j, kSymmetricSize);
     const float scale = d != 0.0F ? std::clamp(rounded(wanted[at] / d), kLowestScale, kHighestScale) : 0.0F;
     float best = -1.0F;
-    for (float s = scale - 1.0F; s <= scale + 1.0F; ++s) {
+    for (const float step : {-1.0F, 0.0F, 1.0F}) {
+      const float s = scale + step;
       if (s < kLowestScale || s > kHighestScale) continue;
       Integers q;
       const float error = round_group(group, d * s, 0.0F, -kHalf, kHalf - 1.0F, q);
