@@ -176,8 +176,8 @@ Result<Checkpoint> Checkpoint::open(const std::shared_ptr<const GgufModel>& mode
 
 Result<Checkpoint> Checkpoint::open(const fs::path& path) {
   if (!is_gguf_path(path)) return open_folder(path);
-  LATHE_TRY(std::shared_ptr<const GgufModel> model, GgufModel::open(path));
-  return open(std::move(model));
+  LATHE_TRY(const std::shared_ptr<const GgufModel> model, GgufModel::open(path));
+  return open(model);
 }
 
 Result<Checkpoint> Checkpoint::in_memory(const fs::path& name,

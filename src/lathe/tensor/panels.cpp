@@ -3,11 +3,19 @@
 #include <array>
 #include <cstring>
 
+#include "lathe/base/check.h"
+
 namespace lathe {
 
 namespace {
 
 constexpr size_t kGroups = 8;  // of four columns in a block
+
+PanelLayout layout_of(DType format) {
+  const PanelLayout layout = panel_layout(format);
+  LATHE_CHECK(layout.blocks > 0, dtype_name(format), " has no panels");
+  return layout;
+}
 
 // Byte of element (row, column k) in its group of 64.
 int64_t group_byte(int64_t row, int64_t k) {
@@ -120,7 +128,7 @@ void get_scales(
 }  // namespace
 
 void pack_panel(const WeightMatrix& rows, int64_t panel, std::byte* out) {
-  const PanelLayout layout = panel_layout(rows.dtype);
+  const PanelLayout layout = layout_of(rows.dtype);
   std::memset(out, 0, static_cast<size_t>(panel_bytes(rows.dtype, rows.cols)));
   // What is absent stays zero; so does its scale.
   const int64_t first = panel * kPanelRows;
@@ -137,7 +145,7 @@ void pack_panel(const WeightMatrix& rows, int64_t panel, std::byte* out) {
 }
 
 BlockValues read_packed_block(const WeightMatrix& panels, int64_t row, int64_t index) {
-  const PanelLayout layout = panel_layout(panels.dtype);
+  const PanelLayout layout = layout_of(panels.dtype);
   const std::byte* chunk = panels.data + row / kPanelRows * panel_bytes(panels.dtype, panels.cols) +
                            index / layout.blocks * layout.chunk_bytes();
   const int64_t in_chunk = index % layout.blocks;

@@ -54,8 +54,10 @@ void choose_multiples(const Values& x, const Unit& unit, float levels, std::span
     const float minimum = dmin > 0.0F ? std::clamp(rounded(-wanted[at].minimum / dmin), 0.0F, kMostMultiple) : 0.0F;
     float best = -1.0F;
     for (int near = 0; near < 9; ++near) {
-      const float s = scale + static_cast<float>(near / 3 - 1);
-      const float m = minimum + static_cast<float>(near % 3 - 1);
+      const int ds = near / 3 - 1;
+      const int dm = near % 3 - 1;
+      const float s = scale + static_cast<float>(ds);
+      const float m = minimum + static_cast<float>(dm);
       if (s < 0.0F || m < 0.0F || s > kMostMultiple || m > kMostMultiple) continue;
       Integers q;
       const float error = round_group(group, d * s, -(dmin * m), 0.0F, levels, q);
