@@ -16,7 +16,13 @@
 namespace lathe {
 namespace {
 
-using namespace lathe::testing;
+using testing::forward_on_cpu;
+using testing::gguf_of;
+using testing::GgufDraft;
+using testing::golden_dir;
+using testing::LatentForm;
+using testing::random_ids;
+using testing::TempDir;
 namespace fs = std::filesystem;
 
 constexpr const char* kMlaModels[] = {"v2-tiny", "v2lite-tiny", "v3-tiny"};

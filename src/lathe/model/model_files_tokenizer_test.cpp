@@ -153,7 +153,9 @@ Keys small_keys() {
 
 void replace(Keys& keys, const std::string& key, GgufValue value) {
   for (auto& [name, old] : keys) {
-    if (name == "tokenizer.ggml." + key) old = std::move(value);
+    if (name != "tokenizer.ggml." + key) continue;
+    old = std::move(value);
+    return;
   }
 }
 
