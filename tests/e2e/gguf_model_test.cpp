@@ -18,7 +18,17 @@
 namespace lathe {
 namespace {
 
-using namespace lathe::testing;
+using testing::Forward;
+using testing::forward_once;
+using testing::gguf_of;
+using testing::GgufDraft;
+using testing::golden_dir;
+using testing::golden_models;
+using testing::GoldenFile;
+using testing::GoldenModel;
+using testing::LatentForm;
+using testing::logit_tolerance;
+using testing::TempDir;
 
 ModelConfig config_of(const std::filesystem::path& path) {
   const Result<ModelFiles> files = ModelFiles::open(path);

@@ -288,4 +288,13 @@ Result<uint64_t> free_disk_bytes(const std::filesystem::path& path) {
   }
 }
 
+void release_mapped(std::span<const std::byte> bytes) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<uintptr_t>(bytes.data());
+  const uintptr_t begin = (first + page - 1) / page * page;
+  const uintptr_t end = (first + bytes.size()) / page * page;
+  // NOLINTNEXTLINE(performance-no-int-to-ptr): whole pages inside the bytes
+  if (begin < end) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 }  // namespace lathe

@@ -72,6 +72,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+// Tells the system that mapped file bytes will not be read again soon: the whole pages among them stop counting as this
+// process's memory, and come back from the file when they are read after all.
+void release_mapped(std::span<const std::byte> bytes);
+
 // Installs the SIGBUS handler described above. Called once by programs (not by the library on its own).
 void install_map_guard();
 

@@ -1,6 +1,5 @@
 #include "lathe/cli/doctor_measure.h"
 
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lathe/base/anonymous_memory.h"
 #include "lathe/base/file.h"
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
@@ -41,30 +41,6 @@ double best_time(double seconds, const Work& work) {
   } while (start < end);
   return std::max(best, 1e-9);
 }
-
-// Zeroed memory in huge pages where the system has them.
-class Pages {
- public:
-  explicit Pages(uint64_t bytes) : bytes_(bytes) {
-    void* map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (map == MAP_FAILED) return;
-    data_ = static_cast<uint64_t*>(map);
-    (void)::madvise(map, bytes, MADV_HUGEPAGE);
-  }
-
-  Pages(const Pages&) = delete;
-  Pages& operator=(const Pages&) = delete;
-
-  ~Pages() {
-    if (data_ != nullptr) ::munmap(data_, bytes_);
-  }
-
-  uint64_t* data() const { return data_; }
-
- private:
-  uint64_t bytes_;
-  uint64_t* data_ = nullptr;
-};
 
 // Four streams a quarter apart, each asked for ahead of its use: more than one stream keeps more of the memory busy.
 // The sums are chains of their own, so that loads and not the latency of additions limit it.
@@ -132,8 +108,9 @@ struct Product {
 
 Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, double seconds) {
   const uint64_t blocks = std::max<uint64_t>(buffer_bytes / kMiB, 1);
-  const Pages pages(blocks * kMiB);
-  if (pages.data() == nullptr) {
+  const AnonymousMemory memory(blocks * kMiB, AnonymousMemory::Commit::kNow);
+  auto* const words = reinterpret_cast<uint64_t*>(memory.data());
+  if (words == nullptr) {
     return Error{Errc::kResourceExhausted,
                  str("memory: expected ", human_bytes(blocks * kMiB), " for a measurement, found less")};
   }
@@ -141,7 +118,7 @@ Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, dou
   const std::optional<uint64_t> huge_before = huge_page_bytes();
   const auto count = static_cast<int64_t>(blocks);
   pool.run(count, 1, [&](int64_t begin, int64_t end, int) {  // pages appear near the thread that touches them
-    for (int64_t b = begin; b < end; ++b) std::memset(pages.data() + b * kBlockWords, 1, kMiB);
+    for (int64_t b = begin; b < end; ++b) std::memset(words + b * kBlockWords, 1, kMiB);
   });
   std::atomic<uint64_t> sink{0};  // keeps the sums from being optimised away
   Bandwidth out;
@@ -152,11 +129,11 @@ Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, dou
   const double bytes = static_cast<double>(out.buffer_bytes);
   // One thread reads a part only: a pass over all of it could take longer than there is time.
   const uint64_t part = std::max<uint64_t>(blocks / 2, 1);
-  out.one_thread = static_cast<double>(part * kMiB) /
-                   best_time(seconds, [&] { sink += sum_words(pages.data(), part * kBlockWords); });
+  out.one_thread =
+      static_cast<double>(part * kMiB) / best_time(seconds, [&] { sink += sum_words(words, part * kBlockWords); });
   out.all_threads = bytes / best_time(seconds, [&] {
                       pool.run(count, 1, [&](int64_t begin, int64_t end, int) {
-                        sink += sum_words(pages.data() + begin * kBlockWords, (end - begin) * kBlockWords);
+                        sink += sum_words(words + begin * kBlockWords, (end - begin) * kBlockWords);
                       });
                     });
   if (pool.threads() == 1) out.all_threads = out.one_thread = std::max(out.one_thread, out.all_threads);

@@ -1,13 +1,11 @@
 #include "lathe/convert/rows.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 
 #include "lathe/base/check.h"
+#include "lathe/base/file.h"
 #include "lathe/base/scalar.h"
 #include "lathe/base/str.h"
 #include "lathe/formats/quant/quantise.h"
@@ -16,15 +14,6 @@
 namespace lathe::convert {
 
 namespace {
-
-// Pages that lie wholly inside the bytes leave the process; those of a map come back from the file.
-void release_pages(const std::byte* data, uint64_t size) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(data) + page - 1) / page * page;
-  const auto end = (reinterpret_cast<uintptr_t>(data) + size) / page * page;
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): whole pages inside the tensor
-  if (end > begin) (void)::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-}
 
 const std::array<float, 256>& fp8_values() {
   static const std::array<float, 256> table = [] {
@@ -88,7 +77,8 @@ class StackedRows final : public Rows {
   void release() const override {
     for (const Part& part : parts_) {
       const int64_t bytes = row_bytes(part.tensor->dtype, cols_);
-      release_pages(part.tensor->bytes.data() + part.first * bytes, static_cast<uint64_t>(part.count * bytes));
+      release_mapped(
+          part.tensor->bytes.subspan(static_cast<size_t>(part.first * bytes), static_cast<size_t>(part.count * bytes)));
     }
   }
 

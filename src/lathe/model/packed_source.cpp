@@ -1,11 +1,6 @@
 #include "lathe/model/packed_source.h"
 
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cstdint>
-
+#include "lathe/base/file.h"
 #include "lathe/kernels/kernel_table.h"
 
 namespace lathe {
@@ -58,11 +53,7 @@ void SourceMatrix::read_row(int64_t r, std::span<float> out) const {
 }
 
 void SourceMatrix::release() const {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(matrix_.data) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(stored_row(matrix_.rows)) / page * page;
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): whole pages inside the tensor
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  release_mapped({matrix_.data, static_cast<size_t>(matrix_.rows * matrix_.row_stride())});
 }
 
 }  // namespace lathe

@@ -1,7 +1,5 @@
 #include "lathe/model/packed_weights.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -155,18 +153,12 @@ Status pack_all(const PackedPlan& plan,
 
 }  // namespace
 
-PackedWeights::~PackedWeights() {
-  if (memory_ != nullptr) ::munmap(memory_, plan_.bytes);
-}
-
 Status PackedWeights::allocate() {
-  void* memory = ::mmap(nullptr, plan_.bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) {
+  memory_ = AnonymousMemory(plan_.bytes, AnonymousMemory::Commit::kNow);
+  if (memory_.data() == nullptr) {
     return Error{Errc::kResourceExhausted, str("no memory for ", human_bytes(plan_.bytes), " of packed weights")};
   }
-  ::madvise(memory, plan_.bytes, MADV_HUGEPAGE);  // only a wish
-  memory_ = static_cast<std::byte*>(memory);
-  data_ = memory_;
+  data_ = memory_.data();
   return {};
 }
 
@@ -218,7 +210,7 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::open(PackedPlan pack
     if (written && out->map(path)) return std::shared_ptr<const PackedWeights>(std::move(out));
   }
   LATHE_TRY(out->allocate());
-  std::byte* memory = out->memory_;
+  std::byte* memory = out->memory_.data();
   LATHE_TRY(pack_all(
       plan,
       checkpoint,
@@ -266,7 +258,7 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::synthetic(PackedPlan
     std::vector<std::byte> units(static_cast<size_t>(kDifferent * unit.bytes));
     Rng rng(seed + i);
     for (int64_t u = 0; u < kDifferent; ++u) fill_unit(entry, rng, units.data() + u * unit.bytes);
-    std::byte* to = out->memory_ + entry.offset;
+    std::byte* to = out->memory_.data() + entry.offset;
     pool.run((entry.rows + unit.rows - 1) / unit.rows, 1, [&](int64_t begin, int64_t end, int) {
       for (int64_t u = begin; u < end; ++u) {
         std::memcpy(to + u * unit.bytes,

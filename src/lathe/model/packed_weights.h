@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "lathe/base/anonymous_memory.h"
 #include "lathe/base/file.h"
 #include "lathe/base/thread_pool.h"
 #include "lathe/model/packed_plan.h"
@@ -41,10 +42,6 @@ class PackedWeights {
   // Seeded random values of sensible size in every matrix of the plan, in memory.
   static Result<std::shared_ptr<const PackedWeights>> synthetic(PackedPlan plan, uint64_t seed, ThreadPool& pool);
 
-  PackedWeights(const PackedWeights&) = delete;
-  PackedWeights& operator=(const PackedWeights&) = delete;
-  ~PackedWeights();
-
   // The matrix of that role, or nothing when it is not packed. Borrows.
   std::optional<WeightMatrix> find(std::string_view name) const;
 
@@ -64,7 +61,7 @@ class PackedWeights {
   PackedPlan plan_;
   std::vector<uint32_t> by_name_;  // entries sorted by name
   const std::byte* data_ = nullptr;
-  std::byte* memory_ = nullptr;  // owned, when not mapped
+  AnonymousMemory memory_;  // when not mapped
   std::shared_ptr<const MappedFile> map_;
 };
 

@@ -1,7 +1,5 @@
 #include "lathe/model/synthetic_weights.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -25,30 +23,6 @@ constexpr int kEmbeddingScale = 8;  // power of two: rows of deviation 5 outweig
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr int64_t kAlignment = 32;     // values: a cache line
 constexpr size_t kPeriod = 4'194'301;  // prime, so that rows of different matrices do not line up
-
-// Zeroed memory in huge pages where the system has them.
-class Arena {
- public:
-  static std::shared_ptr<Arena> create(uint64_t bytes) {
-    void* map = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (map == MAP_FAILED) return nullptr;
-    (void)::madvise(map, bytes, MADV_HUGEPAGE);
-    return std::shared_ptr<Arena>(new Arena(map, bytes));
-  }
-
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
-
-  ~Arena() { ::munmap(map_, bytes_); }
-
-  uint16_t* values() const { return static_cast<uint16_t*>(map_); }
-
- private:
-  Arena(void* map, uint64_t bytes) : map_(map), bytes_(bytes) {}
-
-  void* map_;
-  uint64_t bytes_;
-};
 
 // A tensor that is kept as BF16, and where its values lie.
 struct Placed {
@@ -126,16 +100,18 @@ Result<std::unique_ptr<const ModelWeights>> synthetic_weights(const ModelConfig&
   PackedPlan plan = packed_plan(config, type);
   const Layout layout = lay_out(config, plan);
   const uint64_t bytes = static_cast<uint64_t>(layout.values) * sizeof(uint16_t);
-  const std::shared_ptr<Arena> arena = Arena::create(std::max<uint64_t>(bytes, 1));
-  if (arena == nullptr) {
+  const auto memory =
+      std::make_shared<const AnonymousMemory>(std::max<uint64_t>(bytes, 1), AnonymousMemory::Commit::kOnUse);
+  auto* const all = reinterpret_cast<uint16_t*>(memory->data());
+  if (all == nullptr) {
     return Error{Errc::kResourceExhausted,
                  str("made-up weights: expected ", human_bytes(bytes), " of memory, found less")};
   }
-  fill(arena->values(), layout.values, seed, pool);
+  fill(all, layout.values, seed, pool);
   const uint16_t one = float_to_bf16(1.0F);
   std::vector<StoredTensor> tensors;
   for (const Placed& placed : layout.tensors) {
-    uint16_t* values = arena->values() + placed.first;
+    uint16_t* values = all + placed.first;
     if (placed.tensor.shape.size() == 1) {
       std::fill_n(values, placed.count, placed.tensor.name.ends_with("norm.weight") ? one : uint16_t{0});
     }
@@ -149,7 +125,7 @@ Result<std::unique_ptr<const ModelWeights>> synthetic_weights(const ModelConfig&
   if (!plan.entries.empty()) {
     LATHE_TRY(packed, PackedWeights::synthetic(std::move(plan), seed, pool));
   }
-  LATHE_TRY(Checkpoint checkpoint, Checkpoint::in_memory("made-up weights", std::move(tensors), arena));
+  LATHE_TRY(Checkpoint checkpoint, Checkpoint::in_memory("made-up weights", std::move(tensors), memory));
   return ModelWeights::bind(config, std::make_shared<const Checkpoint>(std::move(checkpoint)), std::move(packed));
 }
 

@@ -78,10 +78,10 @@ TEST(Matrix, TransposesTheSelectedRows) {
 
 TEST(Matrix, ReadsBlockFormats) {
   std::vector<std::byte> bytes(2 * 34);  // two rows of one Q8_0 block: d, then 32 signed bytes
-  for (int row = 0; row < 2; ++row) {
+  for (size_t row = 0; row < 2; ++row) {
     const uint16_t d = float_to_f16(row == 0 ? 0.5F : 2.0F);
     std::memcpy(bytes.data() + row * 34, &d, sizeof d);
-    for (int i = 0; i < 32; ++i) bytes[static_cast<size_t>(row * 34 + 2 + i)] = static_cast<std::byte>(i - 16);
+    for (size_t i = 0; i < 32; ++i) bytes[row * 34 + 2 + i] = static_cast<std::byte>(static_cast<int>(i) - 16);
   }
   const WeightMatrix stored{.dtype = DType::kQ8_0, .rows = 2, .cols = 32, .data = bytes.data()};
   EXPECT_EQ(Matrix(stored).row(0)[0], -8.0);

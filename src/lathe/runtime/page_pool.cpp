@@ -19,37 +19,24 @@ int64_t pages_for(int64_t tokens) {
 Result<PagePool> PagePool::create(const CacheLayout& layout, int64_t pages) {
   PagePool pool;
   pool.layout_ = layout;
-  if (__builtin_mul_overflow(static_cast<size_t>(layout.page_bytes()), static_cast<size_t>(pages), &pool.bytes_)) {
+  size_t bytes = 0;
+  if (__builtin_mul_overflow(static_cast<size_t>(layout.page_bytes()), static_cast<size_t>(pages), &bytes)) {
     return Error{Errc::kResourceExhausted, str("cache of ", pages, " pages: size overflows")};
   }
-  void* memory =
-      ::mmap(nullptr, pool.bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {  // NOLINT(performance-no-int-to-ptr,cppcoreguidelines-pro-type-cstyle-cast)
+  pool.memory_ = AnonymousMemory(bytes, AnonymousMemory::Commit::kOnUse);
+  if (pool.memory_.data() == nullptr) {
     return Error{Errc::kResourceExhausted,
-                 str("no memory for a cache of ", human_bytes(pool.bytes_), "; a smaller --ctx-size needs less")};
+                 str("no memory for a cache of ", human_bytes(bytes), "; a smaller --ctx-size needs less")};
   }
-  pool.memory_ = static_cast<std::byte*>(memory);
-  (void)::madvise(memory, pool.bytes_, MADV_HUGEPAGE);
   pool.references_.resize(static_cast<size_t>(pages));
   for (int64_t i = pages; i > 0; --i) pool.free_.push_back(static_cast<int32_t>(i - 1));
   return pool;
 }
 
-PagePool::PagePool(PagePool&& other) noexcept
-    : layout_(other.layout_),
-      memory_(std::exchange(other.memory_, nullptr)),
-      bytes_(std::exchange(other.bytes_, 0)),
-      references_(std::move(other.references_)),
-      free_(std::move(other.free_)) {}
-
-PagePool::~PagePool() {
-  if (memory_ != nullptr) ::munmap(memory_, bytes_);
-}
-
 size_t PagePool::index_of(const std::byte* page) const {
-  const auto offset = static_cast<size_t>(page - memory_);
+  const auto offset = static_cast<size_t>(page - memory_.data());
   const auto page_bytes = static_cast<size_t>(layout_.page_bytes());
-  LATHE_CHECK(offset % page_bytes == 0 && offset < bytes_);
+  LATHE_CHECK(offset % page_bytes == 0 && offset < memory_.size());
   return offset / page_bytes;
 }
 
@@ -58,7 +45,7 @@ std::byte* PagePool::acquire() {
   const auto index = static_cast<size_t>(free_.back());
   free_.pop_back();
   references_[index] = 1;
-  return memory_ + index * static_cast<size_t>(layout_.page_bytes());
+  return memory_.data() + index * static_cast<size_t>(layout_.page_bytes());
 }
 
 void PagePool::retain(const std::byte* page) {

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "lathe/base/anonymous_memory.h"
 #include "lathe/base/result.h"
 #include "lathe/model/backend.h"
 
@@ -17,10 +18,8 @@ class PagePool {
  public:
   // Fails with kResourceExhausted when the address space or memory limit does not allow it.
   static Result<PagePool> create(const CacheLayout& layout, int64_t pages);
-  PagePool(PagePool&&) noexcept;
+  PagePool(PagePool&&) noexcept = default;
   PagePool& operator=(PagePool&&) = delete;
-  PagePool(const PagePool&) = delete;
-  ~PagePool();
 
   // A page with one reference, or nullptr when all are in use. Content is undefined.
   std::byte* acquire();
@@ -38,8 +37,7 @@ class PagePool {
   size_t index_of(const std::byte* page) const;
 
   CacheLayout layout_;
-  std::byte* memory_ = nullptr;
-  size_t bytes_ = 0;
+  AnonymousMemory memory_;
   std::vector<int32_t> references_;
   std::vector<int32_t> free_;  // indices, used from the back
 };
