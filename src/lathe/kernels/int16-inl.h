@@ -167,6 +167,109 @@ LATHE_INLINE void part_store_as_bytes(std::byte* out, __m256i a) {
 
 #endif
 
+// Makes the compiler keep a running sum in a register and in the order of the source: g++ 12 otherwise moves chains of
+// integer additions behind all their products, whose spills then take longer than the products.
+LATHE_INLINE void part_pin(IntRegister& sum) {
+#if defined(__AVX512F__)
+  __asm__("" : "+v"(sum));
+#else
+  __asm__("" : "+x"(sum));
+#endif
+}
+
+// Sums of neighbouring products: unsigned bytes times signed ones to int16 (which must fit), int16 times int16 to
+// int32.
+LATHE_INLINE IntRegister part_byte_pairs(IntRegister w, IntRegister x) {
+#if defined(__AVX512F__)
+  return _mm512_maddubs_epi16(w, x);
+#else
+  return _mm256_maddubs_epi16(w, x);
+#endif
+}
+
+LATHE_INLINE IntRegister part_word_pairs(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_madd_epi16(a, b);
+#else
+  return _mm256_madd_epi16(a, b);
+#endif
+}
+
+LATHE_INLINE IntRegister part_i16_add(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_add_epi16(a, b);
+#else
+  return _mm256_add_epi16(a, b);
+#endif
+}
+
+LATHE_INLINE IntRegister part_i16_set(int16_t v) {
+#if defined(__AVX512F__)
+  return _mm512_set1_epi16(v);
+#else
+  return _mm256_set1_epi16(v);
+#endif
+}
+
+LATHE_INLINE IntRegister part_xor(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_xor_si512(a, b);
+#else
+  return _mm256_xor_si256(a, b);
+#endif
+}
+
+// Bytes 0, 2, 4 ... and 1, 3, 5 ... as signed words.
+LATHE_INLINE IntRegister part_even_bytes(IntRegister a) {
+#if defined(__AVX512F__)
+  return _mm512_srai_epi16(_mm512_slli_epi16(a, 8), 8);
+#else
+  return _mm256_srai_epi16(_mm256_slli_epi16(a, 8), 8);
+#endif
+}
+
+LATHE_INLINE IntRegister part_odd_bytes(IntRegister a) {
+#if defined(__AVX512F__)
+  return _mm512_srai_epi16(a, 8);
+#else
+  return _mm256_srai_epi16(a, 8);
+#endif
+}
+
+LATHE_INLINE IntRegister part_i16_mul(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_mullo_epi16(a, b);
+#else
+  return _mm256_mullo_epi16(a, b);
+#endif
+}
+
+LATHE_INLINE IntRegister part_i8_sub(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_sub_epi8(a, b);
+#else
+  return _mm256_sub_epi8(a, b);
+#endif
+}
+
+LATHE_INLINE IntRegister part_word_doubled(IntRegister a) {
+#if defined(__AVX512F__)
+  const __m512i low = _mm512_and_si512(a, _mm512_set1_epi32(0xffff));
+  return _mm512_or_si512(low, _mm512_slli_epi32(a, 16));
+#else
+  const __m256i low = _mm256_and_si256(a, _mm256_set1_epi32(0xffff));
+  return _mm256_or_si256(low, _mm256_slli_epi32(a, 16));
+#endif
+}
+
+LATHE_INLINE void part_bytes_store(std::byte* p, IntRegister a) {
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(p, a);
+#else
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+#endif
+}
+
 // Four bytes in every lane.
 LATHE_INLINE IntRegister part_broadcast_four(const std::byte* q) {
   int32_t four = 0;
@@ -191,12 +294,14 @@ LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, IntRegister x) {
 // The same for bytes that use all eight bits and stand for w - 128. Without VNNI, pairs of products of such bytes do
 // not fit int16, so the offset is taken off first: |w - 128| <= 128 times +-127, twice, does fit.
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+constexpr bool kHasByteDot = true;
 constexpr bool kOffsetInDot = false;  // callers add -128 * (sum of q) themselves
 
 LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, IntRegister x) {
   part_dot(acc, w, x);
 }
 #else
+constexpr bool kHasByteDot = false;
 constexpr bool kOffsetInDot = true;
 
 LATHE_INLINE void part_dot_wide(IntRegister& acc, IntRegister w, IntRegister x) {
@@ -334,6 +439,67 @@ LATHE_INLINE void group_dot(I32x16& acc, const GroupBytes& w, IntRegister x) {
     } else {
       part_dot(acc.part[p], w.part[p], x);
     }
+  }
+}
+
+// The sums of pairs of products of unsigned w with the four bytes that x holds in every lane, as int16, which they and
+// their sums must fit; and what such sums come to per lane.
+LATHE_INLINE GroupBytes group_pairs(const GroupBytes& w, IntRegister x) {
+  LATHE_EACH_INT_PART(GroupBytes, part_byte_pairs(w.part[p], x));
+}
+
+LATHE_INLINE void pairs_add(GroupBytes& sum, const GroupBytes& more) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    sum.part[p] = part_i16_add(sum.part[p], more.part[p]);
+    part_pin(sum.part[p]);
+  }
+}
+
+LATHE_INLINE I32x16 pairs_sum(const GroupBytes& pairs) {
+  LATHE_EACH_INT_PART(I32x16, part_word_pairs(pairs.part[p], part_i16_set(1)));
+}
+
+// Subtracts `offset` from every byte; what comes out is signed.
+template <int kOffset>
+LATHE_INLINE GroupBytes group_subtract(const GroupBytes& a) {
+  if constexpr (kOffset == 128) {
+    LATHE_EACH_INT_PART(GroupBytes, part_xor(a.part[p], part_set_bytes(-128)));
+  } else {
+    LATHE_EACH_INT_PART(GroupBytes, part_i8_sub(a.part[p], part_set_bytes(kOffset)));
+  }
+}
+
+LATHE_INLINE void group_store(std::byte* to, const GroupBytes& a) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) part_bytes_store(to + p * kPartBytes, a.part[p]);
+}
+
+// Signed bytes as words: columns 0 and 2 of each row, then columns 1 and 3.
+LATHE_INLINE void group_to_words(const GroupBytes& a, GroupBytes& even, GroupBytes& odd) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    even.part[p] = part_even_bytes(a.part[p]);
+    odd.part[p] = part_odd_bytes(a.part[p]);
+  }
+}
+
+// Words times the word in both halves of each lane.
+LATHE_INLINE GroupBytes words_mul(const GroupBytes& a, const I32x16& factor) {
+  LATHE_EACH_INT_PART(GroupBytes, part_i16_mul(a.part[p], factor.part[p]));
+}
+
+// The low word of each lane in both of its halves.
+LATHE_INLINE I32x16 word_in_both_halves(const I32x16& a) {
+  LATHE_EACH_INT_PART(I32x16, part_word_doubled(a.part[p]));
+}
+
+// acc += the products of words w with the two words that x holds in every lane.
+LATHE_INLINE void words_dot(I32x16& acc, const GroupBytes& w, IntRegister x) {
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    acc.part[p] = part_i32_add(acc.part[p], part_word_pairs(w.part[p], x));
+    part_pin(acc.part[p]);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -104,6 +105,53 @@ TEST_P(EveryFormat, PackingKeepsEveryInteger) {
       ASSERT_EQ(found.minimum_q, expected.minimum_q);
     }
   }
+}
+
+// y of every table, compared with that of the first, the reference.
+void expect_same_products(const WeightMatrix& panels, const Tensor<std::byte>& q, int64_t tokens) {
+  std::vector<float> expected;
+  for (const KernelTable* table : all_kernels()) {
+    std::vector<float> y(static_cast<size_t>(tokens * panels.rows));
+    table->panel_gemm({.w = panels,
+                       .panel_begin = 0,
+                       .panel_end = (panels.rows + kPanelRows - 1) / kPanelRows,
+                       .x = {const_cast<std::byte*>(q.data()), panels.cols},
+                       .x_rows = nullptr,
+                       .tokens = tokens,
+                       .y = y.data(),
+                       .y_stride = panels.rows});
+    if (expected.empty()) expected = y;
+    ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+        << table->isa << " " << tokens << " tokens";
+  }
+}
+
+// Sums of products of the largest integers must still fit the intermediate types of every table.
+TEST_P(EveryFormat, ExtremeIntegersDoNotOverflow) {
+  const int64_t cols = 2 * block_elements(GetParam());
+  const PanelLayout layout = panel_layout(GetParam());
+  Panels panels = pack(random_blocks(GetParam(), kPanelRows, cols, 8).matrix);
+  for (const int fill : {0x00, 0xff}) {
+    for (int64_t at = 0; at < panel_bytes(GetParam(), cols); at += layout.chunk_bytes()) {
+      std::memset(
+          panels.bytes.data() + at + layout.scale_bytes, fill, static_cast<size_t>(layout.blocks * layout.block_bytes));
+    }
+    for (const int64_t tokens : {1, 3, 8}) {
+      std::vector<float> x(static_cast<size_t>(tokens * cols), 1.0F);
+      std::fill_n(x.begin(), cols, -1.0F);
+      for (size_t i = 1; i < x.size(); i += 64) x[i] = -1.0F;
+      expect_same_products(panels.matrix, quantised(*all_kernels().front(), x, tokens, cols), tokens);
+    }
+  }
+}
+
+// More columns and tokens than are gathered at a time.
+TEST_P(EveryFormat, LargeProductsAgreeBitForBit) {
+  const int64_t cols = 70 * kBlock / block_elements(GetParam()) * block_elements(GetParam()) + 256;
+  const int64_t tokens = 48 + 7;
+  const Panels panels = pack(random_blocks(GetParam(), 2 * kPanelRows, cols, 9).matrix);
+  const std::vector<float> x = random_rows(tokens, cols, 10);
+  expect_same_products(panels.matrix, quantised(*all_kernels().front(), x, tokens, cols), tokens);
 }
 
 TEST_P(EveryFormat, TablesAgreeBitForBit) {
