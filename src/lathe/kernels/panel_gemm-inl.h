@@ -17,12 +17,16 @@ void panel_row(const std::byte* panel, const ActivationRow& x, int64_t blocks, c
   constexpr PanelLayout kLayout = panel_layout(kFormat);
   F32x16 sum[1][1] = {{zero()}};
   const std::byte* chunk = panel;
+  // Lines are asked for block by block, in step with their use: a processor has room for some twenty requests at a
+  // time.
+  constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kLayout.blocks + 63) / 64 * 64;
   for (int64_t index = 0; index < blocks; chunk += kChunkBytesOf<kFormat>) {
-    LATHE_UNROLL
-    for (int64_t line = 0; line < kChunkBytesOf<kFormat>; line += 64) {
-      prefetch(reinterpret_cast<uintptr_t>(chunk) + static_cast<uintptr_t>(kPanelPrefetch + line));
-    }
     for (int64_t b = 0; b < kLayout.blocks && index < blocks; ++b, ++index) {
+      const std::byte* ahead = chunk + kChunkBytesOf<kFormat> * b / kLayout.blocks;
+      LATHE_UNROLL
+      for (int64_t line = 0; line < kAhead; line += 64) {
+        prefetch(reinterpret_cast<uintptr_t>(ahead) + static_cast<uintptr_t>(kPanelPrefetch + line));
+      }
       panel_block<kFormat, 1, 1>(chunk, 0, b, RowBlock{x, index}, sum);
     }
   }
