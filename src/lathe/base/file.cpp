@@ -253,12 +253,41 @@ Status AtomicFile::commit() {
   return sync_folder(folder_of(path_));
 }
 
+namespace {
+
+// A shared map that begins on a huge page's boundary where the address space has room for that, so that its pages can
+// be replaced by huge ones; MAP_FAILED when there is no map at all.
+void* map_aligned(int fd, size_t size) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  if (size >= kHugePage) {
+    void* const reserved =
+        ::mmap(nullptr, size + kHugePage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (reserved != MAP_FAILED) {
+      auto* const begin = static_cast<std::byte*>(reserved);
+      const size_t skip = (kHugePage - reinterpret_cast<uintptr_t>(begin) % kHugePage) % kHugePage;
+      void* const map = ::mmap(begin + skip, size, PROT_READ, MAP_SHARED | MAP_FIXED, fd, 0);
+      const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+      const size_t used = (size + page - 1) / page * page;
+      if (map == MAP_FAILED) {
+        ::munmap(begin, size + kHugePage);
+      } else {
+        if (skip > 0) ::munmap(begin, skip);
+        if (used < size + kHugePage - skip) ::munmap(begin + skip + used, size + kHugePage - skip - used);
+        return map;
+      }
+    }
+  }
+  return ::mmap(nullptr, size, PROT_READ, MAP_SHARED, fd, 0);
+}
+
+}  // namespace
+
 Result<std::shared_ptr<const MappedFile>> MappedFile::open(const std::filesystem::path& path) {
   LATHE_TRY(const RegularFile file, open_regular(path));
   std::shared_ptr<MappedFile> out(new MappedFile());
   out->path_ = path;
   if (file.size == 0) return std::shared_ptr<const MappedFile>(std::move(out));  // mmap refuses length 0
-  void* data = ::mmap(nullptr, file.size, PROT_READ, MAP_SHARED, file.fd.get(), 0);
+  void* data = map_aligned(file.fd.get(), file.size);
   if (data == MAP_FAILED) return io_error(path, str("cannot map ", file.size, " bytes"), errno);
   out->data_ = static_cast<const std::byte*>(data);
   out->size_ = file.size;

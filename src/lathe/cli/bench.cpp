@@ -123,6 +123,7 @@ Result<Opened> open_model(const BenchOptions& o, const std::vector<BenchCase>& c
   LATHE_TRY(out.engine, open_engine(flags));
   out.load_s = out.engine->load_seconds();
   out.weights = &out.engine->weights();
+  if (out.weights->packed() != nullptr) out.weights->packed()->settle();
   out.cache_type = out.engine->cache_type();
   out.name = flags.model;
   return out;

@@ -172,6 +172,7 @@ bool PackedWeights::map(const std::filesystem::path& path) {
   map_ = map_packed_file(path, plan_);
   if (map_ == nullptr) return false;
   data_ = map_->bytes().data() + kPackedHeaderBytes;
+  if (HugePageCopy::pays(map_->bytes().size())) huge_pages_ = std::make_unique<const HugePageCopy>(map_);
   return true;
 }
 

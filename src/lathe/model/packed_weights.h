@@ -13,6 +13,7 @@
 
 #include "lathe/base/anonymous_memory.h"
 #include "lathe/base/file.h"
+#include "lathe/base/huge_page_copy.h"
 #include "lathe/base/thread_pool.h"
 #include "lathe/model/packed_plan.h"
 #include "lathe/tensor/matrix.h"
@@ -52,6 +53,11 @@ class PackedWeights {
   // Whether they are mapped from a file.
   bool is_mapped() const { return map_ != nullptr; }
 
+  // Mapped weights move into huge pages in the background; returns when that is over. Only measurements need it.
+  void settle() const {
+    if (huge_pages_ != nullptr) huge_pages_->wait();
+  }
+
  private:
   PackedWeights() = default;
   Status allocate();
@@ -63,6 +69,7 @@ class PackedWeights {
   const std::byte* data_ = nullptr;
   AnonymousMemory memory_;  // when not mapped
   std::shared_ptr<const MappedFile> map_;
+  std::unique_ptr<const HugePageCopy> huge_pages_;  // of map_
 };
 
 }  // namespace lathe
