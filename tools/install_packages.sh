@@ -2,6 +2,7 @@
 # install_packages.sh GROUP...: installs the Debian packages of the named groups that are missing; does nothing, and
 # needs no rights, when none is.
 #   build  what the program needs        test  what the tests and benchmarks need        check  formatter, linter, fuzzer
+#   cross  the kernels for ARM under emulation
 set -euo pipefail
 
 packages_of() {
@@ -13,8 +14,9 @@ packages_of() {
     test)
       echo git libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3 python3-jinja2 qemu-user expect
       ;;
+    cross) echo cmake ninja-build g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user googletest python3 ;;
     check) echo git python3 clang-16 clang-tidy-16 clang-format-16 libclang-rt-16-dev llvm-16 ;;
-    *) fail "group: expected build, test or check, found '$1'" ;;
+    *) fail "group: expected build, test, check or cross, found '$1'" ;;
   esac
 }
 
@@ -23,7 +25,7 @@ fail() {
   exit 1
 }
 
-[ $# -gt 0 ] || fail "arguments: expected one or more of build, test, check, found none"
+[ $# -gt 0 ] || fail "arguments: expected one or more of build, test, check, cross, found none"
 wanted=()
 for group in "$@"; do
   names=$(packages_of "$group")

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "lathe/kernels/cache_rows-inl.h"
+#include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/kernels/ops-inl.h"
 
@@ -125,14 +126,6 @@ void lane_values(const LaneValuesArgs& a) {
 }
 
 // x where a < b, else y.
-LATHE_INLINE PartRegister part_select_below(PartRegister a, PartRegister b, PartRegister x, PartRegister y) {
-#if defined(__AVX512F__)
-  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
-#else
-  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
-#endif
-}
-
 LATHE_INLINE F32x16 select_below(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
   F32x16 out;
   LATHE_UNROLL
@@ -145,11 +138,7 @@ LATHE_INLINE F32x16 load_integers(const int32_t* a) {
   F32x16 out;
   LATHE_UNROLL
   for (int p = 0; p < kParts; ++p) {
-#if defined(__AVX512F__)
-    out.part[p] = _mm512_cvtepi32_ps(_mm512_loadu_si512(a + p * kPartLanes));
-#else
-    out.part[p] = _mm256_cvtepi32_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + p * kPartLanes)));
-#endif
+    out.part[p] = part_to_f32(part_bytes_load(reinterpret_cast<const std::byte*>(a + p * kPartLanes)));
   }
   return out;
 }
@@ -251,63 +240,41 @@ void load_strip(const StripSource& s, float* strip) {
   for (float* out = strip + s.rows * kStripColumns; out < strip + kStripFloats; out += kLanes) store(out, zero());
 }
 
-// Rows and columns of 8 x 8 floats exchanged.
-LATHE_INLINE void transpose_8(__m256 (&r)[8]) {
-  __m256 pairs[8];
-  LATHE_UNROLL
-  for (int i = 0; i < 8; i += 2) {
-    pairs[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    pairs[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-  __m256 fours[8];
-  LATHE_UNROLL
-  for (int i = 0; i < 8; i += 4) {
-    fours[i] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
-    fours[i + 1] = _mm256_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
-    fours[i + 2] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
-    fours[i + 3] = _mm256_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
-  }
-  LATHE_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
-  }
-}
-
 void rows_to_lanes(const float* const* rows, int64_t n, float* lanes) {
-  for (int64_t half = 0; half < kLaneGroup; half += 8) {
+  for (int64_t half = 0; half < kLaneGroup; half += kSquare) {
     int64_t k = 0;
-    for (; k + 8 <= n; k += 8) {
-      __m256 r[8];
+    for (; k + kSquare <= n; k += kSquare) {
+      SquareRow r[kSquare];
       LATHE_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        r[i] = rows[half + i] != nullptr ? _mm256_loadu_ps(rows[half + i] + k) : _mm256_setzero_ps();
+      for (int i = 0; i < kSquare; ++i) {
+        r[i] = rows[half + i] != nullptr ? square_load(rows[half + i] + k) : square_zero();
       }
-      transpose_8(r);
+      transpose_square(r);
       LATHE_UNROLL
-      for (int i = 0; i < 8; ++i) _mm256_storeu_ps(lanes + (k + i) * kLaneGroup + half, r[i]);
+      for (int i = 0; i < kSquare; ++i) square_store(lanes + (k + i) * kLaneGroup + half, r[i]);
     }
     for (; k < n; ++k) {
-      for (int64_t i = half; i < half + 8; ++i) lanes[k * kLaneGroup + i] = rows[i] != nullptr ? rows[i][k] : 0.0f;
+      for (int64_t i = half; i < half + kSquare; ++i)
+        lanes[k * kLaneGroup + i] = rows[i] != nullptr ? rows[i][k] : 0.0f;
     }
   }
 }
 
 void lanes_to_rows(const float* lanes, int64_t n, float* const* rows) {
-  for (int64_t half = 0; half < kLaneGroup; half += 8) {
+  for (int64_t half = 0; half < kLaneGroup; half += kSquare) {
     int64_t k = 0;
-    for (; k + 8 <= n; k += 8) {
-      __m256 r[8];
+    for (; k + kSquare <= n; k += kSquare) {
+      SquareRow r[kSquare];
       LATHE_UNROLL
-      for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(lanes + (k + i) * kLaneGroup + half);
-      transpose_8(r);
+      for (int i = 0; i < kSquare; ++i) r[i] = square_load(lanes + (k + i) * kLaneGroup + half);
+      transpose_square(r);
       LATHE_UNROLL
-      for (int i = 0; i < 8; ++i) {
-        if (rows[half + i] != nullptr) _mm256_storeu_ps(rows[half + i] + k, r[i]);
+      for (int i = 0; i < kSquare; ++i) {
+        if (rows[half + i] != nullptr) square_store(rows[half + i] + k, r[i]);
       }
     }
     for (; k < n; ++k) {
-      for (int64_t i = half; i < half + 8; ++i) {
+      for (int64_t i = half; i < half + kSquare; ++i) {
         if (rows[i] != nullptr) rows[i][k] = lanes[k * kLaneGroup + i];
       }
     }

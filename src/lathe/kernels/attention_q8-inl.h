@@ -17,37 +17,6 @@ constexpr int kQ8Keys = 2;
 constexpr int64_t kLaneCodeBytes = kCacheGroup * kLaneGroup;
 constexpr int64_t kScaleBlocks = 16;  // blocks whose scales are converted at a time
 
-LATHE_INLINE PartRegister part_magnitude(PartRegister a) {
-#if defined(__AVX512F__)
-  return _mm512_abs_ps(a);
-#else
-  return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a);
-#endif
-}
-
-// Bytes of four integers that fit into signed bytes: c0 lowest.
-LATHE_INLINE IntRegister part_pack_four(IntRegister c0, IntRegister c1, IntRegister c2, IntRegister c3) {
-#if defined(__AVX512F__)
-  const __m512i mask = _mm512_set1_epi32(255);
-  const __m512i low = _mm512_or_si512(_mm512_and_si512(c0, mask), _mm512_slli_epi32(_mm512_and_si512(c1, mask), 8));
-  const __m512i high = _mm512_or_si512(_mm512_and_si512(c2, mask), _mm512_slli_epi32(c3, 8));
-  return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-#else
-  const __m256i mask = _mm256_set1_epi32(255);
-  const __m256i low = _mm256_or_si256(_mm256_and_si256(c0, mask), _mm256_slli_epi32(_mm256_and_si256(c1, mask), 8));
-  const __m256i high = _mm256_or_si256(_mm256_and_si256(c2, mask), _mm256_slli_epi32(c3, 8));
-  return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
-#endif
-}
-
-LATHE_INLINE void part_i32_store(std::byte* out, IntRegister a) {
-#if defined(__AVX512F__)
-  _mm512_storeu_si512(out, a);
-#else
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), a);
-#endif
-}
-
 // One block of a lane group: q holds its 32 columns.
 LATHE_INLINE void quantise_lane_block(const float* q, std::byte* out) {
   LATHE_UNROLL

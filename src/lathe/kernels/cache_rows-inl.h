@@ -14,16 +14,6 @@ struct GroupValues {
   F32x16 high;  // elements 16..31
 };
 
-LATHE_INLINE PartRegister part_from_bytes(const std::byte* codes) {
-#if defined(__AVX512F__)
-  const __m512i all = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codes)));
-  return _mm512_cvtepi32_ps(_mm512_sub_epi32(all, _mm512_set1_epi32(128)));
-#else
-  const __m256i all = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(codes)));
-  return _mm256_cvtepi32_ps(_mm256_sub_epi32(all, _mm256_set1_epi32(128)));
-#endif
-}
-
 LATHE_INLINE GroupValues q8_codes(const std::byte* codes) {
   GroupValues out;
   LATHE_UNROLL
@@ -37,6 +27,23 @@ LATHE_INLINE GroupValues q8_codes(const std::byte* codes) {
 // Eight pairs of 11 bits are 11 bytes, so pairs 0..7 and 8..15 unpack alike: every lane gets the four bytes that hold
 // its pair, shifts and masks. pair / 45 is (pair * 1457) >> 16 for all pairs below 2048.
 LATHE_INLINE GroupValues q6_codes(const std::byte* codes) {
+#if defined(__aarch64__)
+  const uint8x16_t bytes[2] = {{0, 1, 2, 3, 1, 2, 3, 4, 2, 3, 4, 5, 4, 5, 6, 7},
+                               {5, 6, 7, 8, 6, 7, 8, 9, 8, 9, 10, 11, 9, 10, 11, 12}};
+  const int32x4_t shifts[2] = {{0, -3, -6, -1}, {-4, -7, -2, -5}};  // to the right
+  GroupValues out;
+  LATHE_UNROLL
+  for (int p = 0; p < kParts; ++p) {
+    const uint8x16_t all = vreinterpretq_u8_s32(part_bytes_load(codes + p / 2 * (kQ6GroupBytes / 2)));
+    const uint32x4_t four = vreinterpretq_u32_u8(vqtbl1q_u8(all, bytes[p % 2]));
+    const int32x4_t pairs = vreinterpretq_s32_u32(vandq_u32(vshlq_u32(four, shifts[p % 2]), vdupq_n_u32(0x7ff)));
+    const int32x4_t high = vshrq_n_s32(vmulq_n_s32(pairs, 1457), 16);
+    const int32x4_t low = vsubq_s32(pairs, vmulq_n_s32(high, kQ6Levels));
+    const int32x4_t middle = vdupq_n_s32(kQ6Levels / 2);
+    out.low.part[p] = vcvtq_f32_s32(vsubq_s32(high, middle));
+    out.high.part[p] = vcvtq_f32_s32(vsubq_s32(low, middle));
+  }
+#else
   const auto* from = reinterpret_cast<const __m128i*>(codes);
   const auto* next = reinterpret_cast<const __m128i*>(codes + kQ6GroupBytes / 2);
   const __m256i bytes = _mm256_setr_epi8(
@@ -65,6 +72,7 @@ LATHE_INLINE GroupValues q6_codes(const std::byte* codes) {
     out.low.part[p] = _mm256_cvtepi32_ps(_mm256_sub_epi32(high, middle));
     out.high.part[p] = _mm256_cvtepi32_ps(_mm256_sub_epi32(low, middle));
   }
+#endif
 #endif
   return out;
 }

@@ -10,6 +10,8 @@ namespace {
 std::string known_tables() {
 #if defined(LATHE_KERNELS_X86)
   return "reference, avx2, avxvnni, avx512, avx512vnni";
+#elif defined(LATHE_KERNELS_NEON)
+  return "reference, neon";
 #else
   return "reference";
 #endif
@@ -20,6 +22,8 @@ bool is_known(std::string_view name) {
   for (const KernelTable* table : {&kAvx2Kernels, &kAvxVnniKernels, &kAvx512Kernels, &kAvx512VnniKernels}) {
     if (name == table->isa) return true;
   }
+#elif defined(LATHE_KERNELS_NEON)
+  if (name == kNeonKernels.isa) return true;
 #endif
   return name == kReferenceKernels.isa;
 }
@@ -33,6 +37,8 @@ std::vector<const KernelTable*> usable_kernels([[maybe_unused]] const CpuFeature
   if (features.avx2 && features.avxvnni) tables.push_back(&kAvxVnniKernels);
   if (features.avx2 && features.avx512) tables.push_back(&kAvx512Kernels);
   if (features.avx2 && features.avx512 && features.avx512vnni) tables.push_back(&kAvx512VnniKernels);
+#elif defined(LATHE_KERNELS_NEON)
+  if (features.neon_dotprod) tables.push_back(&kNeonKernels);
 #endif
   return tables;
 }

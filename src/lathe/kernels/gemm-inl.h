@@ -48,11 +48,6 @@ LATHE_INLINE float block_scale(const Weights& w, int64_t row, int64_t column) {
   return w.scales == nullptr ? 1.0f : w.scales[(row / kFp8Block) * w.scale_cols + column / kFp8Block];
 }
 
-LATHE_INLINE void prefetch(uintptr_t address) {
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address past the end is fine to prefetch, but not as a pointer
-  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
-}
-
 template <int kRows, int kTokens>
 struct Tile {
   F32x16 sum[kRows][kTokens];

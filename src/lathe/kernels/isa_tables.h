@@ -6,6 +6,8 @@
 namespace lathe::internal {
 
 extern const KernelTable kReferenceKernels;
+// aarch64 only:
+extern const KernelTable kNeonKernels;
 // x86 only:
 extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvxVnniKernels;

@@ -65,7 +65,7 @@ void rms_norm(const float* x, const float* weight, float* y, int64_t n, float ep
         squares = fma(v, v, squares);
       });
   const float mean = reduce_add(squares) / static_cast<float>(n);
-  const float root = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean + eps)));
+  const float root = square_root(mean + eps);
   const F32x16 factor = broadcast(1.0f / root);
   for_vectors(
       n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {

@@ -85,9 +85,7 @@ void gather_words(const PanelGemmArgs& args, int64_t token, int64_t first, int64
     std::byte* to = out + t * 4;
     for (int64_t b = first; b < last; ++b, to += kTokens * kWordBytes) {
       std::byte words[64];  // eight even pairs, eight odd ones
-      const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x.q + b * 32));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm256_srai_epi16(_mm256_slli_epi16(bytes, 8), 8));
-      _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 32), _mm256_srai_epi16(bytes, 8));
+      block_to_words(x.q + b * 32, words);
       LATHE_UNROLL
       for (int g = 0; g < 8; ++g) {
         __builtin_memcpy(to + (2 * g) * kTokens * 4, words + g * 4, 4);
