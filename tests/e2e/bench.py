@@ -38,7 +38,7 @@ class Bench(unittest.TestCase):
 
     def check_signature_everywhere(self, arguments, expected):
         self.assertEqual(self.signature(*arguments, "-t", "2"), expected)
-        for isa in ("avx2", "avx512vnni"):
+        for isa in ("avx2", "avx512vnni", "amx"):
             done = self.lathe(*arguments, "--signature", "-q", LATHE_ISA=isa)
             if done.returncode == 2:
                 continue  # not on this machine

@@ -44,7 +44,8 @@ uint64_t saved_states(const Cpuid& leaf1) {
   return low | (static_cast<uint64_t>(high) << 32);
 }
 
-// Linux gives the tile registers only to a process that asks for them.
+// Linux gives the tile registers only to a process that asks for them: with all its threads, those to come and those
+// that run already, and what it forks, but not what it executes.
 bool request_amx() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM

@@ -14,7 +14,7 @@ struct CpuFeatures {
   bool avx512vnni = false;
   bool avx512bf16 = false;
   bool avxvnni = false;
-  bool amx_int8 = false;
+  bool amx_int8 = false;  // AMX tiles with int8 products, and Linux lets this process use them (asked at detection)
   bool neon = false;
   bool neon_dotprod = false;
 };

@@ -6,10 +6,22 @@ namespace lathe {
 namespace internal {
 namespace {
 
+#if defined(LATHE_KERNELS_X86)
+const KernelTable& amx_kernels() {
+  static const KernelTable table = [] {
+    KernelTable out = kAvx512VnniKernels;
+    out.isa = "amx";
+    out.panel_gemm = kAmxPanelGemm;
+    return out;
+  }();
+  return table;
+}
+#endif
+
 // The names of all tables of this program, whether this machine runs them or not.
 std::string known_tables() {
 #if defined(LATHE_KERNELS_X86)
-  return "reference, avx2, avxvnni, avx512, avx512vnni";
+  return "reference, avx2, avxvnni, avx512, avx512vnni, amx";
 #elif defined(LATHE_KERNELS_NEON)
   return "reference, neon";
 #else
@@ -19,7 +31,8 @@ std::string known_tables() {
 
 bool is_known(std::string_view name) {
 #if defined(LATHE_KERNELS_X86)
-  for (const KernelTable* table : {&kAvx2Kernels, &kAvxVnniKernels, &kAvx512Kernels, &kAvx512VnniKernels}) {
+  for (const KernelTable* table :
+       {&kAvx2Kernels, &kAvxVnniKernels, &kAvx512Kernels, &kAvx512VnniKernels, &amx_kernels()}) {
     if (name == table->isa) return true;
   }
 #elif defined(LATHE_KERNELS_NEON)
@@ -37,6 +50,7 @@ std::vector<const KernelTable*> usable_kernels([[maybe_unused]] const CpuFeature
   if (features.avx2 && features.avxvnni) tables.push_back(&kAvxVnniKernels);
   if (features.avx2 && features.avx512) tables.push_back(&kAvx512Kernels);
   if (features.avx2 && features.avx512 && features.avx512vnni) tables.push_back(&kAvx512VnniKernels);
+  if (features.avx2 && features.avx512 && features.avx512vnni && features.amx_int8) tables.push_back(&amx_kernels());
 #elif defined(LATHE_KERNELS_NEON)
   if (features.neon_dotprod) tables.push_back(&kNeonKernels);
 #endif

@@ -46,6 +46,19 @@ TEST(Choice, RefusesWhatTheProcessorCannotRun) {
   EXPECT_EQ(older.error, "LATHE_ISA: this processor cannot run avx512vnni, expected one of reference, avx2, avx512");
 }
 
+TEST(Choice, TilesReplaceTheProductsOfPackedWeightsOnly) {
+  const auto tables = usable_kernels({.avx2 = true, .avx512 = true, .avx512vnni = true, .amx_int8 = true});
+  const KernelTable& amx = *tables[tables.size() - 1];
+  const KernelTable& vnni = *tables[tables.size() - 2];
+  EXPECT_EQ(amx.isa, "amx");
+  EXPECT_NE(amx.panel_gemm, vnni.panel_gemm);
+  EXPECT_EQ(amx.gemm, vnni.gemm);
+  EXPECT_EQ(amx.quantise, vnni.quantise);
+  EXPECT_EQ(amx.lane_scores_q8, vnni.lane_scores_q8);
+  const internal::KernelChoice forced = choose_kernels("amx", CpuFeatures{.avx2 = true});
+  EXPECT_EQ(forced.error, "LATHE_ISA: this processor cannot run amx, expected one of reference, avx2");
+}
+
 TEST(Choice, NeedsEveryFeatureOfATable) {
   const auto names = [](const CpuFeatures& features) {
     std::string all;
@@ -59,6 +72,9 @@ TEST(Choice, NeedsEveryFeatureOfATable) {
   EXPECT_EQ(names({.avx2 = true, .avx512 = true}), " reference avx2 avx512");
   EXPECT_EQ(names({.avx2 = true, .avx512 = true, .avx512vnni = true, .avxvnni = true}),
             " reference avx2 avxvnni avx512 avx512vnni");
+  EXPECT_EQ(names({.avx2 = true, .avx512 = true, .amx_int8 = true}), " reference avx2 avx512");
+  EXPECT_EQ(names({.avx2 = true, .avx512 = true, .avx512vnni = true, .amx_int8 = true}),
+            " reference avx2 avx512 avx512vnni amx");
 }
 #endif
 

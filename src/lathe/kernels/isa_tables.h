@@ -5,6 +5,8 @@
 
 namespace lathe::internal {
 
+using PanelGemmFunction = void (*)(const PanelGemmArgs& args);
+
 extern const KernelTable kReferenceKernels;
 // aarch64 only:
 extern const KernelTable kNeonKernels;
@@ -13,5 +15,7 @@ extern const KernelTable kAvx2Kernels;
 extern const KernelTable kAvxVnniKernels;
 extern const KernelTable kAvx512Kernels;
 extern const KernelTable kAvx512VnniKernels;
+// What the amx table has instead of the function of kAvx512VnniKernels; all others are that table's.
+extern const PanelGemmFunction kAmxPanelGemm;
 
 }  // namespace lathe::internal

@@ -95,7 +95,7 @@ struct SoftmaxState {
 // The functions of one instruction set. All are reentrant and allocate nothing on the vector tables; pointers are
 // borrowed for the call. Sizes are trusted: callers have checked them.
 struct KernelTable {
-  std::string_view isa;  // "reference", "avx2", "avxvnni", "avx512", "avx512vnni", "neon"
+  std::string_view isa;  // "reference", "avx2", "avxvnni", "avx512", "avx512vnni", "amx", "neon"
 
   void (*gemm)(const GemmArgs& args);
   void (*gemm_transposed)(const GemmTransposedArgs& args);

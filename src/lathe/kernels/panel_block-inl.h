@@ -5,8 +5,8 @@
 // tile size gives the same bits.
 #pragma once
 
-#include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/int16-inl.h"
+#include "lathe/kernels/kernel_table.h"
 #include "lathe/tensor/panels.h"
 
 namespace lathe {
@@ -300,12 +300,11 @@ LATHE_INLINE void for_token_tiles(int64_t begin, int64_t end, const Body& body) 
 // All panels of the call.
 template <DType kFormat>
 struct Panels {
+  static constexpr int64_t kChunkCols = panel_layout(kFormat).blocks * 32;
+
   const PanelGemmArgs& args;
 
-  LATHE_INLINE int64_t stride() const {
-    constexpr int64_t kChunkCols = panel_layout(kFormat).blocks * 32;
-    return (args.w.cols + kChunkCols - 1) / kChunkCols * kChunkBytesOf<kFormat>;
-  }
+  LATHE_INLINE int64_t stride() const { return (args.w.cols + kChunkCols - 1) / kChunkCols * kChunkBytesOf<kFormat>; }
 
   LATHE_INLINE const std::byte* panel(int64_t p) const { return args.w.data + p * stride(); }
 

@@ -8,11 +8,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <string_view>
 #include <vector>
 
+#include "lathe/base/cpu.h"
 #include "lathe/base/rng.h"
 #include "lathe/base/scalar.h"
 #include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/x86_amx/emulated.h"
 #include "lathe/tensor/tensor.h"
 
 namespace lathe {
@@ -107,22 +110,37 @@ TEST_P(EveryFormat, PackingKeepsEveryInteger) {
   }
 }
 
+struct PanelGemm {
+  std::string_view isa;
+  internal::PanelGemmFunction run;
+};
+
+// Of every table, the reference first, and of the amx table without the registers that it takes.
+std::vector<PanelGemm> panel_gemms() {
+  std::vector<PanelGemm> out;
+  for (const KernelTable* table : all_kernels()) out.push_back({table->isa, table->panel_gemm});
+#if defined(__x86_64__)
+  if (cpu_features().avx2) out.push_back({"emulated amx", internal::kEmulatedAmxPanelGemm});
+#endif
+  return out;
+}
+
 // y of every table, compared with that of the first, the reference.
 void expect_same_products(const WeightMatrix& panels, const Tensor<std::byte>& q, int64_t tokens) {
   std::vector<float> expected;
-  for (const KernelTable* table : all_kernels()) {
+  for (const PanelGemm& panel_gemm : panel_gemms()) {
     std::vector<float> y(static_cast<size_t>(tokens * panels.rows));
-    table->panel_gemm({.w = panels,
-                       .panel_begin = 0,
-                       .panel_end = (panels.rows + kPanelRows - 1) / kPanelRows,
-                       .x = {const_cast<std::byte*>(q.data()), panels.cols},
-                       .x_rows = nullptr,
-                       .tokens = tokens,
-                       .y = y.data(),
-                       .y_stride = panels.rows});
+    panel_gemm.run({.w = panels,
+                    .panel_begin = 0,
+                    .panel_end = (panels.rows + kPanelRows - 1) / kPanelRows,
+                    .x = {const_cast<std::byte*>(q.data()), panels.cols},
+                    .x_rows = nullptr,
+                    .tokens = tokens,
+                    .y = y.data(),
+                    .y_stride = panels.rows});
     if (expected.empty()) expected = y;
     ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
-        << table->isa << " " << tokens << " tokens";
+        << panel_gemm.isa << " " << tokens << " tokens";
   }
 }
 
@@ -136,7 +154,7 @@ TEST_P(EveryFormat, ExtremeIntegersDoNotOverflow) {
       std::memset(
           panels.bytes.data() + at + layout.scale_bytes, fill, static_cast<size_t>(layout.blocks * layout.block_bytes));
     }
-    for (const int64_t tokens : {1, 3, 8}) {
+    for (const int64_t tokens : {1, 3, 8, 16}) {
       std::vector<float> x(static_cast<size_t>(tokens * cols), 1.0F);
       std::fill_n(x.begin(), cols, -1.0F);
       for (size_t i = 1; i < x.size(); i += 64) x[i] = -1.0F;
@@ -145,13 +163,14 @@ TEST_P(EveryFormat, ExtremeIntegersDoNotOverflow) {
   }
 }
 
-// More columns and tokens than are gathered at a time.
+// More columns and tokens than are gathered at a time, without tiles and with them.
 TEST_P(EveryFormat, LargeProductsAgreeBitForBit) {
   const int64_t cols = 70 * kBlock / block_elements(GetParam()) * block_elements(GetParam()) + 256;
-  const int64_t tokens = 48 + 7;
   const Panels panels = pack(random_blocks(GetParam(), 2 * kPanelRows, cols, 9).matrix);
-  const std::vector<float> x = random_rows(tokens, cols, 10);
-  expect_same_products(panels.matrix, quantised(*all_kernels().front(), x, tokens, cols), tokens);
+  for (const int64_t tokens : {48 + 7, 128 + 9}) {
+    const std::vector<float> x = random_rows(tokens, cols, 10);
+    expect_same_products(panels.matrix, quantised(*all_kernels().front(), x, tokens, cols), tokens);
+  }
 }
 
 TEST_P(EveryFormat, TablesAgreeBitForBit) {
@@ -159,15 +178,15 @@ TEST_P(EveryFormat, TablesAgreeBitForBit) {
   const int64_t rows = 16 * 3 + 5;
   const Blocks blocks = random_blocks(GetParam(), rows, cols, 4);
   const Panels panels = pack(blocks.matrix);
-  const int64_t most = 29;
+  const int64_t most = 41;
   const std::vector<float> x = random_rows(most, cols, 5);
   const Tensor<std::byte> q = quantised(*all_kernels().front(), x, most, cols);
   std::vector<int32_t> picked;
   for (int32_t t = 0; t < most; ++t) picked.push_back(static_cast<int32_t>((t * 7) % most));
-  for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 11, 12, 13, 29}) {
+  for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 16, 23, 24, 29, 41}) {
     for (const bool gather : {false, true}) {
       std::vector<float> expected;
-      for (const KernelTable* table : all_kernels()) {
+      for (const PanelGemm& panel_gemm : panel_gemms()) {
         // Panel by panel and all at once: a split must not matter. One guard value past each row.
         std::vector<float> y(static_cast<size_t>(tokens * (rows + 1)), 77.0F);
         const PanelGemmArgs all{.w = panels.matrix,
@@ -178,19 +197,19 @@ TEST_P(EveryFormat, TablesAgreeBitForBit) {
                                 .tokens = tokens,
                                 .y = y.data(),
                                 .y_stride = rows + 1};
-        table->panel_gemm(all);
+        panel_gemm.run(all);
         if (expected.empty()) expected = y;
         ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
-            << table->isa << " " << tokens << " tokens";
+            << panel_gemm.isa << " " << tokens << " tokens";
         std::fill(y.begin(), y.end(), 77.0F);
         for (int64_t p = 0; p < 4; ++p) {
           PanelGemmArgs one = all;
           one.panel_begin = p;
           one.panel_end = p + 1;
           one.y = y.data() + p * kPanelRows;
-          table->panel_gemm(one);
+          panel_gemm.run(one);
         }
-        ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0) << table->isa << " split";
+        ASSERT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0) << panel_gemm.isa << " split";
       }
     }
   }

@@ -1,9 +1,12 @@
 #include "lathe/kernels/peak.h"
 
 #include <cstddef>
+#include <cstdint>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace lathe {
@@ -112,6 +115,62 @@ __attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512_vnni(int64_t
   return rounds * kChains * 64 * 2;
 }
 
+// Tiles 0 to 3 += tile 4 times tile 5, all of them 16 rows of 64 bytes: a product takes 16 cycles, its result 52.
+int64_t int8_loop_amx(int64_t rounds) {
+  struct alignas(64) Shapes {  // what ldtilecfg reads
+    uint8_t palette = 1;
+    uint8_t start_row = 0;
+    uint8_t reserved[14] = {};
+    uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+  };
+
+  const Shapes shapes;
+  asm volatile("ldtilecfg %0" : : "m"(shapes));  // and all tiles are zero
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile(
+        "tdpbssd %tmm5, %tmm4, %tmm0\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm1\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm2\n\t"
+        "tdpbssd %tmm5, %tmm4, %tmm3");
+  }
+  asm volatile("tilerelease");
+  return rounds * 4 * (int64_t{16} * 16 * 64) * 2;
+}
+
+#elif defined(__aarch64__)
+
+// More chains than on x86: up to four vector units, and 32 registers.
+constexpr int kNeonChains = 20;
+
+int64_t fp32_loop_neon(int64_t rounds) {
+  float32x4_t sums[kNeonChains];
+  for (float32x4_t& sum : sums) sum = vdupq_n_f32(0.0F);
+  float32x4_t a = vdupq_n_f32(0.5F);
+  const float32x4_t b = vdupq_n_f32(1.0F);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+w"(a));
+#pragma GCC unroll 20
+    for (int c = 0; c < kNeonChains; ++c) sums[c] = vfmaq_f32(sums[c], a, b);
+  }
+  for (const float32x4_t& sum : sums) asm volatile("" : : "w"(sum));
+  return rounds * kNeonChains * 4 * 2;
+}
+
+__attribute__((target("arch=armv8.2-a+dotprod"))) int64_t int8_loop_neon(int64_t rounds) {
+  int32x4_t sums[kNeonChains];
+  for (int32x4_t& sum : sums) sum = vdupq_n_s32(0);
+  int8x16_t a = vdupq_n_s8(3);
+  const int8x16_t b = vdupq_n_s8(5);
+  for (int64_t i = 0; i < rounds; ++i) {
+    asm volatile("" : "+w"(a));
+#pragma GCC unroll 20
+    for (int c = 0; c < kNeonChains; ++c) sums[c] = vdotq_s32(sums[c], a, b);
+  }
+  for (const int32x4_t& sum : sums) asm volatile("" : : "w"(sum));
+  return rounds * kNeonChains * 16 * 2;
+}
+
 #endif
 
 }  // namespace
@@ -119,10 +178,13 @@ __attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512_vnni(int64_t
 int64_t run_peak_loop(PeakKind kind, std::string_view isa, int64_t rounds) {
 #if defined(__x86_64__)
   const bool fp32 = kind == PeakKind::kFp32;
+  if (isa == "amx") return fp32 ? fp32_loop_512(rounds) : int8_loop_amx(rounds);
   if (isa == "avx512vnni") return fp32 ? fp32_loop_512(rounds) : int8_loop_512_vnni(rounds);
   if (isa == "avx512") return fp32 ? fp32_loop_512(rounds) : int8_loop_512(rounds);
   if (isa == "avxvnni") return fp32 ? fp32_loop_256(rounds) : int8_loop_256_vnni(rounds);
   if (isa == "avx2") return fp32 ? fp32_loop_256(rounds) : int8_loop_256(rounds);
+#elif defined(__aarch64__)
+  if (isa == "neon") return kind == PeakKind::kFp32 ? fp32_loop_neon(rounds) : int8_loop_neon(rounds);
 #else
   static_cast<void>(kind);
   static_cast<void>(isa);

@@ -9,7 +9,7 @@ namespace lathe {
 
 enum class PeakKind {
   kFp32,  // fused multiply-adds of floats
-  kInt8,  // products of bytes added up in 32 bits: vpdpbusd, or vpmaddubsw + vpmaddwd + vpaddd where there is none
+  kInt8,  // products of bytes added up in 32 bits: tdpbssd, vpdpbusd, sdot, or vpmaddubsw + vpmaddwd + vpaddd
 };
 
 // Runs `rounds` rounds of the fastest such loop with the registers of the kernel table called `isa`, and returns the
