@@ -180,6 +180,14 @@ CacheFormat Engine::cache_type() const {
   return state_->cache_layout.format;
 }
 
+EngineStats Engine::stats() const {
+  const State& s = *state_;
+  return {.running = s.scheduler->running(),
+          .waiting = s.scheduler->waiting(),
+          .pages = s.pages->pages(),
+          .free_pages = s.pages->free_pages()};
+}
+
 double Engine::load_seconds() const {
   return state_->load_seconds;
 }

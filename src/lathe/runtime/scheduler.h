@@ -53,6 +53,10 @@ class Scheduler {
 
   bool idle() const { return waiting_.empty() && running_.empty(); }
 
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+
   // Admits what fits and fills `batch`; an empty batch means that nothing can run.
   void next_batch(Batch& batch);
   // Takes out a sequence that has ended (running or waiting).
