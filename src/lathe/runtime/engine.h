@@ -31,7 +31,7 @@ enum class Compute {
 };
 
 struct EngineOptions {
-  std::filesystem::path model;                 // folder in HuggingFace layout
+  std::filesystem::path model = {};            // folder in HuggingFace layout
   int threads = 0;                             // 0: default_thread_count()
   int64_t ctx_size = 0;                        // positions of a sequence; 0: the model's, at most kDefaultContext
   int64_t cache_tokens = 0;                    // positions of the cache, all sequences together; 0: ctx_size
@@ -52,6 +52,7 @@ struct EngineOptions {
 };
 
 inline constexpr int64_t kDefaultContext = 32768;
+inline constexpr int64_t kMostDraftTokens = 32;  // of one request and step
 
 enum class FinishReason { kStop, kLength, kCancelled };
 std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
@@ -69,11 +70,11 @@ struct TokenEvent {
 };
 
 struct Request {
-  std::vector<int32_t> prompt;  // ids, not empty
-  SamplingParams sampling;
-  int64_t max_tokens = -1;              // new tokens; -1: until the context is full
-  std::vector<std::string> stop;        // stop strings
-  std::vector<int32_t> stop_token_ids;  // beside the model's EOS ids
+  std::vector<int32_t> prompt = {};  // ids, not empty
+  SamplingParams sampling = {};
+  int64_t max_tokens = -1;                   // new tokens; -1: until the context is full
+  std::vector<std::string> stop = {};        // stop strings
+  std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
   // Which tokens may come (grammars); its finished() ends the answer with kStop. Null: all. Used by this request alone.
   std::shared_ptr<TokenConstraint> constraint = {};
@@ -86,7 +87,7 @@ struct Request {
   // Requests share cached prefixes within a scope only: give users who must not learn about one another different ones.
   uint64_t cache_scope = 0;
   // Called for every token that is part of the answer; false cancels the request. May be empty. Throws nothing.
-  std::function<bool(const TokenEvent&)> on_token;
+  std::function<bool(const TokenEvent&)> on_token = {};
 };
 
 struct Completion {
