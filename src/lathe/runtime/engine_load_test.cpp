@@ -301,7 +301,7 @@ TEST(EngineLoad, AConstraintDecidesWhatComesAndWhenItEnds) {
 // never waits for it.
 TEST(EngineLoad, PreemptionChangesNothingButTime) {
   const Models models(testing::tiny_v3_config());
-  const std::unique_ptr<Engine> engine = models.open({.cache_tokens = 6 * 64});
+  const std::unique_ptr<Engine> engine = models.open({.cache_tokens = int64_t{6} * 64});
   Request request;
   request.ignore_eos = true;
   request.sampling.logprobs = 1;
@@ -354,7 +354,6 @@ TEST(EngineLoad, CancellationTakesAStep) {
   std::map<RequestId, size_t> tokens;
   std::map<RequestId, size_t> answered;
   std::vector<RequestId> ids;
-  int64_t steps = 0;
   for (int i = 0; i < 3; ++i) {
     Request request;
     request.prompt = {1, 2, 3};
@@ -376,7 +375,7 @@ TEST(EngineLoad, CancellationTakesAStep) {
                                })
                       .value());
   }
-  for (; engine->step(); ++steps) ASSERT_TRUE(answered.empty());
+  while (engine->step()) ASSERT_TRUE(answered.empty());
   EXPECT_EQ(answered.size(), 3u);
   EXPECT_EQ(answered[ids[0]], 100u) << "nothing after it, drafts or not";
   EXPECT_LT(answered[ids[1]], 100u);
