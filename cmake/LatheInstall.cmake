@@ -13,6 +13,12 @@ if(EXISTS ${PROJECT_SOURCE_DIR}/include/lathe)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/lathe DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
 endif()
 
+# The Python package opens the shared library, so it comes with it only.
+if(BUILD_SHARED_LIBS)
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/python/lathe DESTINATION ${CMAKE_INSTALL_DATADIR}/lathe/python
+          FILES_MATCHING PATTERN "*.py")
+endif()
+
 set(lathe_cmake_dir ${CMAKE_INSTALL_LIBDIR}/cmake/lathe)
 install(EXPORT latheTargets NAMESPACE lathe:: DESTINATION ${lathe_cmake_dir})
 configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/latheConfig.cmake.in ${PROJECT_BINARY_DIR}/latheConfig.cmake

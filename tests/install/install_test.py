@@ -81,6 +81,15 @@ def main():
         def expect_answer(program, what):
             expect(run(program, model, prompt, tokens, env=environment), expected, what)
 
+        # The Python package finds the library in its own prefix.
+        if arguments.shared:
+            python = {n: v for n, v in environment.items() if n not in ("LD_LIBRARY_PATH", "PYTHONPATH")}
+            python["PYTHONPATH"] = str(stage / "share/lathe/python")
+            python["PYTHONDONTWRITEBYTECODE"] = "1"
+            python["LATHE_TEST_MODEL"] = str(model)
+            python["LATHE_TEST_DOCUMENT"] = str(stage / "share/doc/lathe/python.md")
+            run(sys.executable, HERE.parent / "python" / "lathe_test.py", env=python, cwd=folder)
+
         consumer = folder / "consumer"
         shutil.copytree(HERE / "consumer", consumer)
         run(arguments.cmake, "-S", consumer, "-B", folder / "by_cmake", f"-DCMAKE_PREFIX_PATH={stage}", env=environment)

@@ -72,6 +72,7 @@ lathe::Result<lathe::EngineOptions> engine_options(std::string_view model, const
   }
   out.threads = options.threads;
   out.ctx_size = options.context_size;
+  out.prefix_cache = true;  // a conversation is computed from its last turn on
   switch (options.cache_type) {
     case CacheType::kAuto:
       break;

@@ -7,9 +7,8 @@
 
 #include "lathe/base/cpu.h"
 #include "lathe/kernels/kernel_table.h"
-#include "lathe/model/cpu_backend.h"
 #include "lathe/model/model_files.h"
-#include "lathe/runtime/scheduler.h"
+#include "lathe/runtime/engine_state.h"
 
 namespace lathe {
 
@@ -18,6 +17,10 @@ namespace {
 double now_seconds() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
+
+// Logits of a step beyond those that answers need (log-probabilities of prompts, drafts), in floats and least rows.
+constexpr int64_t kExtraLogits = int64_t{1} << 22;
+constexpr int64_t kLeastExtraLogits = 16;
 
 // Bytes this process may still take: the least of free memory, the cgroup's and the address space's limits.
 uint64_t memory_limit() {
@@ -79,18 +82,6 @@ Result<std::shared_ptr<const PackedWeights>> pack_weights(const ModelConfig& con
 
 }  // namespace
 
-std::string_view name_of(FinishReason reason) {
-  switch (reason) {
-    case FinishReason::kStop:
-      return "stop";
-    case FinishReason::kLength:
-      return "length";
-    case FinishReason::kCancelled:
-      return "cancelled";
-  }
-  return "length";
-}
-
 SamplingParams default_sampling(const GenerationDefaults& defaults) {
   SamplingParams params;
   params.temperature = defaults.do_sample ? defaults.temperature : 0.0;
@@ -104,41 +95,6 @@ uint64_t random_seed() {
   std::random_device random;
   return random() | uint64_t{random()} << 32;
 }
-
-struct Engine::State {
-  ModelConfig config;
-  std::unique_ptr<const ModelWeights> weights;
-  std::optional<Tokenizer> tokenizer;
-  GenerationDefaults defaults;
-  MemoryPlan plan;
-  std::vector<std::string> warnings;
-  int64_t context = 0;
-  int64_t max_batch_tokens = 0;
-  CacheLayout cache_layout;
-  double load_seconds = 0.0;
-  std::vector<bool> usable;  // ids the tokenizer knows; empty without a tokenizer
-
-  std::unique_ptr<ThreadPool> pool;
-  std::optional<PagePool> pages;
-  std::unique_ptr<CpuBackend> backend;
-  std::optional<Decoder> decoder;
-  std::optional<Scheduler> scheduler;
-  RequestId next_id = 1;
-  Batch batch;
-  std::vector<float> logits;
-  bool stepping = false;             // callbacks may run: the sequences of `batch` must stay
-  std::vector<RequestId> cancelled;  // by callbacks of the current step
-
-  bool is_stop_token(const Sequence& sequence, int32_t id) const;
-  void take_token(Sequence& sequence, Result<SampledToken> token);
-  void finish(Sequence& sequence, FinishReason reason, std::string stop_reason);
-  void fail(RequestId id, Error error);
-
-  std::span<float> logit_row(size_t i) {
-    const auto v = static_cast<size_t>(config.vocab_size);
-    return std::span(logits).subspan(i * v, v);
-  }
-};
 
 Engine::Engine() : state_(std::make_unique<State>()) {}
 
@@ -178,6 +134,18 @@ int Engine::threads() const {
 
 CacheFormat Engine::cache_type() const {
   return state_->cache_layout.format;
+}
+
+EngineStats Engine::stats() const {
+  const State& s = *state_;
+  EngineStats stats = s.totals;
+  stats.running = s.scheduler->running();
+  stats.waiting = s.scheduler->waiting();
+  stats.pages = s.pages->pages();
+  stats.free_pages = s.pages->free_pages();
+  stats.cached_pages = s.pages->kept_pages();
+  stats.preemptions = s.scheduler->preemptions();
+  return stats;
 }
 
 double Engine::load_seconds() const {
@@ -228,6 +196,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
     return Error{Errc::kInvalidArgument,
                  str("--ctx-size: expected at most max_position_embeddings ", model_context, ", found ", s.context)};
   }
+  if (options.cache_tokens < 0) {
+    return Error{Errc::kInvalidArgument,
+                 str("cache tokens: expected 0 (the context size) or more, found ", options.cache_tokens)};
+  }
+  const int64_t cache_tokens = options.cache_tokens > 0 ? options.cache_tokens : s.context;
   s.max_batch_tokens = std::clamp<int64_t>(options.max_batch_tokens, 1, std::max<int64_t>(s.context, 1));
   const CacheFormat cache_type =
       options.cache_type.value_or(options.compute == Compute::kF32 ? CacheFormat::kF32 : CacheFormat::kF16);
@@ -235,7 +208,7 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
       .format = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
   LATHE_TRY(s.plan,
             plan_memory(s.config,
-                        {.context = s.context,
+                        {.context = cache_tokens,
                          .cache_format = cache_type,
                          .cache_page_tokens = kPageTokens,
                          .max_batch_tokens = s.max_batch_tokens,
@@ -243,170 +216,26 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
                          .weight_bytes = s.weights->stored_bytes(),
                          .scratch_floats = CpuBackend::total_floats(s.config, s.max_batch_tokens, threads)}));
   if (options.on_plan) options.on_plan(s.plan);
-  if (!options.ignore_memory_limit) LATHE_TRY(check_plan(s.plan, s.context));
+  if (!options.ignore_memory_limit) LATHE_TRY(check_plan(s.plan, cache_tokens));
 
-  LATHE_TRY(PagePool pages, PagePool::create(s.cache_layout, pages_for(s.context)));
+  LATHE_TRY(PagePool pages, PagePool::create(s.cache_layout, pages_for(cache_tokens)));
   s.pages.emplace(std::move(pages));
   const KernelTable& table = options.kernels != nullptr ? *options.kernels : kernels();
   LATHE_TRY(s.backend, CpuBackend::create(*s.weights, s.cache_layout, *s.pool, table, s.max_batch_tokens));
   LATHE_TRY(Decoder decoder, Decoder::create(s.config, *s.backend));
   s.decoder.emplace(std::move(decoder));
-  s.scheduler.emplace(s.max_batch_tokens);
+  if (options.prefix_cache) s.prefixes.emplace(*s.pages, random_seed());
+  s.draft_tokens = std::clamp<int64_t>(options.draft_tokens, 0, kMostDraftTokens);
+  s.scheduler.emplace(
+      SchedulerLimits{
+          .batch_tokens = s.max_batch_tokens,
+          .running = std::clamp<int64_t>(options.max_running, 1, s.max_batch_tokens),
+          .extra_logits = std::clamp<int64_t>(
+              kExtraLogits / s.config.vocab_size, std::min(kLeastExtraLogits, s.max_batch_tokens), s.max_batch_tokens)},
+      *s.pages,
+      s.prefixes ? &*s.prefixes : nullptr);
   s.load_seconds = now_seconds() - start;
   return engine;
-}
-
-Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
-  State& s = *state_;
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  if (prompt == 0) return Error{Errc::kInvalidArgument, "prompt: expected at least one token, found none"};
-  for (const int32_t id : request.prompt) {
-    if (id < 0 || id >= s.config.vocab_size) {
-      return Error{Errc::kInvalidArgument,
-                   str("prompt: expected token ids from 0 to ", s.config.vocab_size - 1, ", found ", id)};
-    }
-  }
-  if (prompt > s.context) {
-    return Error{Errc::kInvalidArgument,
-                 str("prompt: expected at most ", s.context, " tokens (the context size), found ", prompt)};
-  }
-  if (request.max_tokens < -1) {
-    return Error{Errc::kInvalidArgument, str("max_tokens: expected -1 (no limit) or more, found ", request.max_tokens)};
-  }
-  LATHE_TRY(validate(request.sampling, s.config.vocab_size));
-  const RequestId id = s.next_id++;
-  const int64_t room = s.context - prompt;
-  const int64_t new_tokens = request.max_tokens < 0 ? room : std::min(request.max_tokens, room);
-  Sampler sampler(request.sampling, request.prompt, s.usable.empty() ? nullptr : &s.usable);
-  TextStream text(tokenizer(), request.stop);
-  auto sequence = std::make_unique<Sequence>(Sequence{.id = id,
-                                                      .request = std::move(request),
-                                                      .on_finished = std::move(on_finished),
-                                                      .sampler = std::move(sampler),
-                                                      .text = std::move(text),
-                                                      .cache = SequenceCache(*s.pages),
-                                                      .tokens = {},
-                                                      .computed = 0,
-                                                      .length_limit = prompt + new_tokens,
-                                                      .expanded_until = canonical_expanded_until(prompt),
-                                                      .completion = {},
-                                                      .submitted_at = now_seconds(),
-                                                      .first_token_at = 0.0});
-  sequence->tokens = sequence->request.prompt;
-  sequence->completion.prompt_tokens = prompt;
-  s.scheduler->add(std::move(sequence));
-  return id;
-}
-
-void Engine::cancel(RequestId id) {
-  if (state_->stepping) {
-    state_->cancelled.push_back(id);
-    return;
-  }
-  std::unique_ptr<Sequence> sequence = state_->scheduler->remove(id);
-  if (sequence == nullptr) return;
-  sequence->completion.finish_reason = FinishReason::kCancelled;
-  if (sequence->on_finished) sequence->on_finished(id, std::move(sequence->completion));
-}
-
-bool Engine::State::is_stop_token(const Sequence& sequence, int32_t id) const {
-  const auto contains = [id](const auto& list) { return std::ranges::find(list, id) != list.end(); };
-  if (contains(sequence.request.stop_token_ids)) return true;
-  if (sequence.request.ignore_eos) return false;
-  return contains(config.eos_token_ids) || contains(defaults.eos_token_ids) ||
-         (tokenizer && tokenizer->eos_id() && *tokenizer->eos_id() == id);
-}
-
-void Engine::State::fail(RequestId id, Error error) {
-  const std::unique_ptr<Sequence> sequence = scheduler->remove(id);
-  if (sequence->on_finished) sequence->on_finished(id, std::move(error));
-}
-
-void Engine::State::finish(Sequence& sequence, FinishReason reason, std::string stop_reason) {
-  const std::unique_ptr<Sequence> owned = scheduler->remove(sequence.id);
-  Completion& completion = owned->completion;
-  completion.finish_reason = reason;
-  completion.stop_reason = std::move(stop_reason);
-  completion.decode_s = owned->first_token_at > 0.0 ? now_seconds() - owned->first_token_at : 0.0;
-  if (owned->on_finished) owned->on_finished(owned->id, std::move(completion));
-}
-
-// Adds a sampled token to its sequence, tells the listener, and ends the request where a reason to end is met.
-void Engine::State::take_token(Sequence& sequence, Result<SampledToken> token) {
-  if (!token) return fail(sequence.id, std::move(token).error());
-  if (sequence.first_token_at == 0.0) {
-    sequence.first_token_at = now_seconds();
-    sequence.completion.prefill_s = sequence.first_token_at - sequence.submitted_at;
-  }
-  const auto emit = [&](const SampledToken& sampled, const std::string& text) {
-    sequence.completion.text += text;
-    return !sequence.request.on_token || sequence.request.on_token({sampled, text});
-  };
-  if (is_stop_token(sequence, token->id)) {
-    const std::string rest = sequence.text.finish();
-    if (!rest.empty()) emit(*token, rest);
-    return finish(sequence, FinishReason::kStop, str("token ", token->id));
-  }
-  sequence.tokens.push_back(token->id);
-  sequence.completion.tokens.push_back(*token);
-  std::string text = sequence.text.push(token->id);
-  const bool at_limit = static_cast<int64_t>(sequence.tokens.size()) >= sequence.length_limit;
-  const bool stopped = sequence.text.stopped();
-  if (at_limit && !stopped) text += sequence.text.finish();
-  const bool go_on = emit(*token, text);
-  if (stopped) return finish(sequence, FinishReason::kStop, "stop string");
-  if (!go_on) return finish(sequence, FinishReason::kCancelled, {});
-  if (at_limit) finish(sequence, FinishReason::kLength, {});
-}
-
-namespace {
-
-// True while callbacks may run, also when one of them throws.
-class SteppingScope {
- public:
-  explicit SteppingScope(bool& stepping) : stepping_(stepping) { stepping_ = true; }
-
-  SteppingScope(const SteppingScope&) = delete;
-  SteppingScope& operator=(const SteppingScope&) = delete;
-
-  ~SteppingScope() { stepping_ = false; }
-
- private:
-  bool& stepping_;
-};
-
-}  // namespace
-
-bool Engine::step() {
-  State& s = *state_;
-  s.scheduler->next_batch(s.batch);
-  if (s.batch.token_ids.empty()) return !s.scheduler->idle();
-  s.logits.resize(s.batch.logit_rows.size() * static_cast<size_t>(s.config.vocab_size));
-  s.decoder->forward(s.batch.step(), s.logits.data(), nullptr);
-  {
-    const SteppingScope scope(s.stepping);
-    for (size_t i = 0; i < s.batch.sampled.size(); ++i) {
-      Sequence& sequence = *s.batch.sampled[i];
-      const auto index = static_cast<int64_t>(sequence.completion.tokens.size());
-      if (static_cast<int64_t>(sequence.tokens.size()) >= sequence.length_limit) {
-        s.finish(sequence, FinishReason::kLength, {});  // no new tokens wanted, or a prompt that fills the context
-        continue;
-      }
-      s.take_token(sequence, sequence.sampler.sample(s.logit_row(i), index));
-    }
-  }
-  for (const RequestId id : std::exchange(s.cancelled, {})) cancel(id);
-  return !s.scheduler->idle();
-}
-
-Result<Completion> Engine::generate(Request request) {
-  std::optional<Result<Completion>> outcome;
-  LATHE_TRY(
-      submit(std::move(request), [&](RequestId, Result<Completion> result) { outcome.emplace(std::move(result)); }));
-  while (!outcome && step()) {
-  }
-  LATHE_CHECK(outcome.has_value());
-  return *std::move(outcome);
 }
 
 Status Engine::score(std::span<const int32_t> ids,

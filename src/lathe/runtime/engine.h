@@ -20,6 +20,7 @@
 #include "lathe/runtime/page_pool.h"
 #include "lathe/runtime/sampler.h"
 #include "lathe/tokenizer/chat_template.h"
+#include "lathe/tokenizer/token_constraint.h"
 #include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe {
@@ -30,12 +31,16 @@ enum class Compute {
 };
 
 struct EngineOptions {
-  std::filesystem::path model;                 // folder in HuggingFace layout
+  std::filesystem::path model = {};            // folder in HuggingFace layout
   int threads = 0;                             // 0: default_thread_count()
-  int64_t ctx_size = 0;                        // positions of the cache; 0: the model's, at most kDefaultContext
+  int64_t ctx_size = 0;                        // positions of a sequence; 0: the model's, at most kDefaultContext
+  int64_t cache_tokens = 0;                    // positions of the cache, all sequences together; 0: ctx_size
   std::optional<CacheFormat> cache_type = {};  // default by `compute`
   Compute compute = Compute::kAuto;
   int64_t max_batch_tokens = 512;             // of one step: prefill chunks are cut to it
+  int64_t max_running = 64;                   // sequences that hold pages at a time, at most max_batch_tokens
+  bool prefix_cache = false;                  // keep computed pages for later requests that begin alike
+  int64_t draft_tokens = 0;                   // default of Request::draft_tokens
   bool ignore_memory_limit = false;           // open even when the plan does not fit
   std::optional<QuantType> weight_type = {};  // quantise the weights of an unquantised model on load
   std::filesystem::path packed_folder = {};   // where packed weights are kept for the next start; empty: in memory
@@ -47,6 +52,7 @@ struct EngineOptions {
 };
 
 inline constexpr int64_t kDefaultContext = 32768;
+inline constexpr int64_t kMostDraftTokens = 32;  // of one request and step
 
 enum class FinishReason { kStop, kLength, kCancelled };
 std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
@@ -64,24 +70,57 @@ struct TokenEvent {
 };
 
 struct Request {
-  std::vector<int32_t> prompt;  // ids, not empty
-  SamplingParams sampling;
-  int64_t max_tokens = -1;              // new tokens; -1: until the context is full
-  std::vector<std::string> stop;        // stop strings
-  std::vector<int32_t> stop_token_ids;  // beside the model's EOS ids
+  std::vector<int32_t> prompt = {};  // ids, not empty
+  SamplingParams sampling = {};
+  int64_t max_tokens = -1;                   // new tokens; -1: until the context is full
+  std::vector<std::string> stop = {};        // stop strings
+  std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
-  // Called for every token that is part of the answer; false cancels the request. May be empty.
-  std::function<bool(const TokenEvent&)> on_token;
+  // Which tokens may come (grammars); its finished() ends the answer with kStop. Null: all. Used by this request alone.
+  std::shared_ptr<TokenConstraint> constraint = {};
+  // Log-probabilities of the prompt's own tokens, with that many alternatives each; -1: none. The prompt is then
+  // computed whole, prefix cache or not.
+  int64_t prompt_logprobs = -1;
+  // Most tokens per step that are guessed from the text so far and checked together (speculative decoding, which
+  // changes no token); 0: off, -1: EngineOptions::draft_tokens.
+  int64_t draft_tokens = -1;
+  // Requests share cached prefixes within a scope only: give users who must not learn about one another different ones.
+  uint64_t cache_scope = 0;
+  // Called for every token that is part of the answer; false cancels the request. May be empty. Throws nothing.
+  std::function<bool(const TokenEvent&)> on_token = {};
 };
 
 struct Completion {
   std::vector<SampledToken> tokens;  // without the stop token
+  // With Request::prompt_logprobs: one per prompt token; the first has none (logprob 0, no alternatives).
+  std::vector<SampledToken> prompt_logprobs;
   std::string text;
   FinishReason finish_reason = FinishReason::kLength;
-  std::string stop_reason;  // with kStop: "stop string" or "token N" (its id); empty otherwise
+  std::string stop_reason;  // with kStop: "stop string", "constraint" or "token N" (its id); empty otherwise
   int64_t prompt_tokens = 0;
-  double prefill_s = 0.0;  // submission to first token
-  double decode_s = 0.0;   // first to last token
+  int64_t cached_prompt_tokens = 0;   // of these, taken from the prefix cache
+  int64_t preemptions = 0;            // times it gave up its pages and was computed anew
+  int64_t draft_tokens = 0;           // guessed
+  int64_t accepted_draft_tokens = 0;  // of these, what the model would have said
+  double queued_s = 0.0;              // submission to the first step that computed some of it
+  double prefill_s = 0.0;             // submission to first token
+  double decode_s = 0.0;              // first to last token
+};
+
+// What the engine does now, and has done since it was opened.
+struct EngineStats {
+  int64_t running = 0;        // requests that hold pages
+  int64_t waiting = 0;        // requests in the queue, preempted ones included
+  int64_t pages = 0;          // of the cache, 64 positions each
+  int64_t free_pages = 0;     // hold nothing
+  int64_t cached_pages = 0;   // hold a prefix that no running request uses: given up when pages are needed
+  int64_t prompt_tokens = 0;  // of all prompts whose first token was computed, likewise below
+  int64_t generated_tokens = 0;
+  int64_t cached_prompt_tokens = 0;
+  int64_t preemptions = 0;
+  int64_t draft_tokens = 0;
+  int64_t accepted_draft_tokens = 0;
+  int64_t steps = 0;
 };
 
 // One finished request: what it became, or why it failed.
@@ -109,13 +148,16 @@ class Engine {
   int threads() const;
   CacheFormat cache_type() const;
   double load_seconds() const;
+  // Cheap. Like every other member not to be called while another thread is in one.
+  EngineStats stats() const;
 
-  // Checks the request and queues it. `on_finished` is called from step() or cancel().
+  // Checks the request and queues it. `on_finished` is called from step() or cancel() and throws nothing.
   Result<RequestId> submit(Request request, OnFinished on_finished);
-  // Ends a request early; does nothing for one that has ended. From inside a callback it takes effect after the step.
+  // Ends a request early; does nothing for one that has ended. From inside a callback it takes effect after the step,
+  // and on_token is not called for it any more.
   void cancel(RequestId id);
-  // One forward pass over everything that is ready: decode tokens first, then prompt chunks, oldest first. False when
-  // idle.
+  // One forward pass over everything that is ready (docs/serving-engine.md): a token of every answer, then prompts,
+  // then guessed tokens. False when idle.
   bool step();
 
   // submit and step until done.

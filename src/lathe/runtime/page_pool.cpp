@@ -29,6 +29,8 @@ Result<PagePool> PagePool::create(const CacheLayout& layout, int64_t pages) {
                  str("no memory for a cache of ", human_bytes(bytes), "; a smaller --ctx-size needs less")};
   }
   pool.references_.resize(static_cast<size_t>(pages));
+  pool.kept_.resize(pool.references_.size());
+  pool.unused_at_.resize(pool.references_.size());
   for (int64_t i = pages; i > 0; --i) pool.free_.push_back(static_cast<int32_t>(i - 1));
   return pool;
 }
@@ -41,23 +43,41 @@ size_t PagePool::index_of(const std::byte* page) const {
 }
 
 std::byte* PagePool::acquire() {
-  if (free_.empty()) return nullptr;
-  const auto index = static_cast<size_t>(free_.back());
-  free_.pop_back();
+  if (free_.empty() && unused_.empty()) return nullptr;
+  const auto index = static_cast<size_t>(free_.empty() ? unused_.front() : free_.back());
+  std::byte* page = memory_.data() + index * static_cast<size_t>(layout_.page_bytes());
+  if (!free_.empty()) {
+    free_.pop_back();
+  } else {
+    unused_.pop_front();
+    kept_[index] = false;
+    if (forget_) forget_(page);
+  }
   references_[index] = 1;
-  return memory_.data() + index * static_cast<size_t>(layout_.page_bytes());
+  return page;
 }
 
 void PagePool::retain(const std::byte* page) {
-  int32_t& count = references_[index_of(page)];
-  LATHE_CHECK(count > 0);
-  ++count;
+  const size_t index = index_of(page);
+  LATHE_CHECK(references_[index] > 0 || kept_[index]);
+  if (references_[index]++ == 0) unused_.erase(unused_at_[index]);
 }
 
 void PagePool::release(const std::byte* page) {
   const size_t index = index_of(page);
   LATHE_CHECK(references_[index] > 0);
-  if (--references_[index] == 0) free_.push_back(static_cast<int32_t>(index));
+  if (--references_[index] > 0) return;
+  if (kept_[index]) {
+    unused_at_[index] = unused_.insert(unused_.end(), static_cast<int32_t>(index));
+  } else {
+    free_.push_back(static_cast<int32_t>(index));
+  }
+}
+
+void PagePool::keep(const std::byte* page) {
+  const size_t index = index_of(page);
+  LATHE_CHECK(references_[index] > 0);
+  kept_[index] = true;
 }
 
 bool SequenceCache::reserve(int64_t tokens) {
@@ -69,9 +89,19 @@ bool SequenceCache::reserve(int64_t tokens) {
   return true;
 }
 
+void SequenceCache::share(std::byte* page) {
+  pool_->retain(page);
+  pages_.push_back(page);
+}
+
+void SequenceCache::share_instead(size_t index, std::byte* page) {
+  pool_->retain(page);
+  pool_->release(std::exchange(pages_[index], page));
+}
+
 void SequenceCache::clear() {
-  for (const std::byte* page : pages_) pool_->release(page);
-  pages_.clear();
+  // Last page first: of kept pages, those that the fewest others build on are given up first.
+  for (; !pages_.empty(); pages_.pop_back()) pool_->release(pages_.back());
 }
 
 }  // namespace lathe

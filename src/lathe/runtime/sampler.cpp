@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
@@ -63,8 +64,42 @@ double log_sum_exp(std::span<const float> values) {
   return largest + std::log(sum);
 }
 
-Sampler::Sampler(SamplingParams params, std::span<const int32_t> prompt, const std::vector<bool>* usable)
-    : params_(std::move(params)), usable_(usable) {
+Status check_logits(std::span<const float> logits, std::string_view where) {
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] < std::numeric_limits<float>::infinity()) continue;
+    return Error{Errc::kInvalidData,
+                 str("logits: expected finite values, found ",
+                     std::isnan(logits[id]) ? "NaN" : "infinity",
+                     " at token ",
+                     id,
+                     " of ",
+                     where,
+                     " (lathe verify names the cause)")};
+  }
+  return {};
+}
+
+SampledToken describe_token(std::span<const float> logits, int32_t id, int64_t top) {
+  const double normaliser = log_sum_exp(logits);
+  SampledToken out{.id = id, .logprob = logits[static_cast<size_t>(id)] - normaliser, .top = {}};
+  const auto count = std::min<int64_t>(top, static_cast<int64_t>(logits.size()));
+  if (count == 0) return out;
+  std::vector<int32_t> ids(logits.size());
+  std::iota(ids.begin(), ids.end(), 0);
+  std::partial_sort(ids.begin(), ids.begin() + count, ids.end(), [&](int32_t a, int32_t b) {
+    return more_likely({logits[static_cast<size_t>(a)], a}, {logits[static_cast<size_t>(b)], b});
+  });
+  for (const int32_t likely : std::span(ids).first(static_cast<size_t>(count))) {
+    out.top.push_back({likely, logits[static_cast<size_t>(likely)] - normaliser});
+  }
+  return out;
+}
+
+Sampler::Sampler(SamplingParams params,
+                 std::span<const int32_t> prompt,
+                 const std::vector<bool>* usable,
+                 TokenConstraint* constraint)
+    : params_(std::move(params)), usable_(usable), constraint_(constraint) {
   if (params_.repetition_penalty == 1.0) return;
   seen_.assign(prompt.begin(), prompt.end());
   std::ranges::sort(seen_);
@@ -83,9 +118,31 @@ void Sampler::penalise(std::span<float> logits) const {
     logits[static_cast<size_t>(id)] -= static_cast<float>(params_.presence_penalty + params_.frequency_penalty * count);
   }
   for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += static_cast<float>(bias);
-  if (usable_ == nullptr) return;
-  for (size_t id = 0; id < logits.size(); ++id) {
+}
+
+void Sampler::mask(std::span<float> logits) {
+  for (size_t id = 0; usable_ != nullptr && id < logits.size(); ++id) {
     if (id >= usable_->size() || !(*usable_)[id]) logits[id] = kMasked;
+  }
+  if (constraint_ == nullptr) return;
+  allowed_.assign((logits.size() + 63) / 64, 0);
+  constraint_->allowed(allowed_);
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if ((allowed_[id / 64] >> (id % 64) & 1) == 0) logits[id] = kMasked;
+  }
+}
+
+void Sampler::count(int32_t id) {
+  if (params_.repetition_penalty != 1.0) {
+    const auto at = std::ranges::lower_bound(seen_, id);
+    if (at == seen_.end() || *at != id) seen_.insert(at, id);
+  }
+  if (params_.presence_penalty == 0.0 && params_.frequency_penalty == 0.0) return;
+  const auto at = std::ranges::lower_bound(output_counts_, id, {}, &std::pair<int32_t, int32_t>::first);
+  if (at != output_counts_.end() && at->first == id) {
+    ++at->second;
+  } else {
+    output_counts_.insert(at, {id, 1});
   }
 }
 
@@ -132,54 +189,19 @@ int32_t Sampler::draw(std::span<const float> logits, int64_t index) {
 }
 
 Result<SampledToken> Sampler::sample(std::span<float> logits, int64_t index) {
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (!(logits[id] < std::numeric_limits<float>::infinity())) {
-      return Error{Errc::kInvalidData,
-                   str("logits: expected finite values, found ",
-                       std::isnan(logits[id]) ? "NaN" : "infinity",
-                       " at token ",
-                       id,
-                       " of output ",
-                       index,
-                       " (lathe verify names the cause)")};
-    }
-  }
-  SampledToken out;
-  std::vector<TokenLogprob> top;
-  double normaliser = 0.0;
+  LATHE_TRY(check_logits(logits, str("output ", index)));
   std::vector<float> raw;
-  if (params_.logprobs >= 0) {
-    normaliser = log_sum_exp(logits);
-    raw.assign(logits.begin(), logits.end());
-  }
+  if (params_.logprobs >= 0) raw.assign(logits.begin(), logits.end());
   penalise(logits);
-  out.id = draw(logits, index);
-  if (params_.logprobs >= 0) {
-    out.logprob = raw[static_cast<size_t>(out.id)] - normaliser;
-    std::vector<int32_t> ids(raw.size());
-    for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
-    const auto count = std::min<int64_t>(params_.logprobs, static_cast<int64_t>(ids.size()));
-    std::partial_sort(ids.begin(), ids.begin() + count, ids.end(), [&](int32_t a, int32_t b) {
-      return more_likely({raw[static_cast<size_t>(a)], a}, {raw[static_cast<size_t>(b)], b});
-    });
-    for (int64_t i = 0; i < count; ++i) {
-      const int32_t id = ids[static_cast<size_t>(i)];
-      out.top.push_back({id, raw[static_cast<size_t>(id)] - normaliser});
-    }
+  mask(logits);
+  const int32_t id = draw(logits, index);
+  if (constraint_ != nullptr && (logits[static_cast<size_t>(id)] == kMasked || !constraint_->accept(id))) {
+    return Error{Errc::kInvalidData,
+                 str("constraint: expected a token that may come next at output ", index, ", found none")};
   }
-  if (params_.repetition_penalty != 1.0) {
-    const auto at = std::ranges::lower_bound(seen_, out.id);
-    if (at == seen_.end() || *at != out.id) seen_.insert(at, out.id);
-  }
-  if (params_.presence_penalty != 0.0 || params_.frequency_penalty != 0.0) {
-    const auto at = std::ranges::lower_bound(output_counts_, out.id, {}, &std::pair<int32_t, int32_t>::first);
-    if (at != output_counts_.end() && at->first == out.id) {
-      ++at->second;
-    } else {
-      output_counts_.insert(at, {out.id, 1});
-    }
-  }
-  return out;
+  count(id);
+  if (params_.logprobs < 0) return SampledToken{.id = id, .logprob = 0.0, .top = {}};
+  return describe_token(raw, id, params_.logprobs);
 }
 
 }  // namespace lathe

@@ -1,16 +1,18 @@
 // Sampling: from the logits of one position to the next token. A choice depends on the logits, the request's
-// parameters, its seed and the position alone. Order: repetition, presence and frequency penalties, logit bias, ids
-// without a token masked (trap T14), temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the
-// lowest id.
+// parameters, its seed, its constraint and the position alone. Order: repetition, presence and frequency penalties,
+// logit bias, ids without a token (trap T14) and ids that the constraint does not allow masked, temperature, top-k,
+// top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
 #pragma once
 
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/tokenizer/token_constraint.h"
 
 namespace lathe {
 
@@ -44,23 +46,38 @@ struct SampledToken {
 // Sampling state of one sequence.
 class Sampler {
  public:
-  // `usable` (may be empty: all) tells which ids may be chosen; borrowed.
-  Sampler(SamplingParams params, std::span<const int32_t> prompt, const std::vector<bool>* usable);
+  // `usable` (may be null: all) tells which ids have a token, `constraint` (may be null) which may be chosen next. Both
+  // are borrowed.
+  Sampler(SamplingParams params,
+          std::span<const int32_t> prompt,
+          const std::vector<bool>* usable,
+          TokenConstraint* constraint = nullptr);
 
-  // Chooses the token for output index `index` (0 for the first). `logits` [V] is overwritten. Fails when a logit is
-  // NaN or +infinity, which means that the model or its weights are broken.
+  // Chooses the token for output index `index` (0 for the first) and tells the constraint. `logits` [V] is overwritten.
+  // Fails when a logit is NaN or +infinity, which means that the model or its weights are broken, and when the
+  // constraint leaves no token to choose.
   Result<SampledToken> sample(std::span<float> logits, int64_t index);
 
  private:
   void penalise(std::span<float> logits) const;
+  void mask(std::span<float> logits);
+  void count(int32_t id);
   int32_t draw(std::span<const float> logits, int64_t index);
 
   SamplingParams params_;
   const std::vector<bool>* usable_;
+  TokenConstraint* constraint_;
+  std::vector<uint64_t> allowed_;                           // what the constraint said last
   std::vector<std::pair<int32_t, int32_t>> output_counts_;  // id -> times in the output, sorted by id
   std::vector<int32_t> seen_;                               // distinct ids of prompt and output, sorted
   std::vector<std::pair<float, int32_t>> candidates_;       // scratch of draw()
 };
+
+// What the model gave `id` and its `top` most likely tokens, under unchanged logits [V].
+SampledToken describe_token(std::span<const float> logits, int32_t id, int64_t top);
+
+// Fails when a logit is NaN or +infinity; `where` names the row: "output 3".
+Status check_logits(std::span<const float> logits, std::string_view where);
 
 // Position of the largest value, the lowest on ties; -infinity never wins unless all are.
 int32_t argmax(std::span<const float> values);

@@ -1,0 +1,72 @@
+// What an Engine holds; shared by engine.cpp and engine_requests.cpp only.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "lathe/model/cpu_backend.h"
+#include "lathe/runtime/engine.h"
+#include "lathe/runtime/prefix_cache.h"
+#include "lathe/runtime/scheduler.h"
+
+namespace lathe {
+
+struct Engine::State {
+  ModelConfig config;
+  std::unique_ptr<const ModelWeights> weights;
+  std::optional<Tokenizer> tokenizer;
+  GenerationDefaults defaults;
+  MemoryPlan plan;
+  std::vector<std::string> warnings;
+  int64_t context = 0;
+  int64_t max_batch_tokens = 0;
+  int64_t draft_tokens = 0;
+  CacheLayout cache_layout;
+  double load_seconds = 0.0;
+  std::vector<bool> usable;  // ids the tokenizer knows; empty without a tokenizer
+
+  std::unique_ptr<ThreadPool> pool;
+  std::optional<PagePool> pages;
+  std::optional<PrefixCache> prefixes;
+  std::unique_ptr<CpuBackend> backend;
+  std::optional<Decoder> decoder;
+  std::optional<Scheduler> scheduler;
+  RequestId next_id = 1;
+  Batch batch;
+  std::vector<float> logits;
+  bool stepping = false;             // callbacks may run: the sequences of `batch` must stay
+  std::vector<RequestId> cancelled;  // by callbacks of the current step
+  EngineStats totals;                // the counters; stats() adds what is there now
+
+  // What submit() refuses, apart from what does not fit the cache.
+  Status check(const Request& request) const;
+  // Most tokens of prompt and output.
+  int64_t length_limit(const Request& request) const;
+  // Whether `id` ends the answer of `sequence`.
+  bool is_stop_token(const Sequence& sequence, int32_t id) const;
+  // Whether a callback of this step cancelled it.
+  bool is_cancelled(RequestId id) const;
+
+  // Takes the tokens that the rows of `entry` give.
+  void answer(const BatchEntry& entry);
+  // `row`: logits of the prompt token before the next one without a log-probability.
+  Status take_prompt_logprob(Sequence& sequence, std::span<const float> row);
+  // The prompt is computed: takes the time and counts it, once.
+  void first_token(Sequence& sequence);
+  // False when the request has ended, and the sequence with it.
+  bool take_token(Sequence& sequence, const SampledToken& token);
+  // Both end the request, and the sequence with it.
+  void finish(Sequence& sequence, FinishReason reason, std::string stop_reason);
+  void fail(RequestId id, Error error);
+
+  // Logits of the i-th of the batch's logit rows.
+  std::span<float> logit_row(int64_t i) {
+    const auto v = static_cast<size_t>(config.vocab_size);
+    return std::span(logits).subspan(static_cast<size_t>(i) * v, v);
+  }
+};
+
+}  // namespace lathe
