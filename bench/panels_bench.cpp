@@ -36,6 +36,7 @@ constexpr Shape kShapes[] = {
     {1408, 2048, 1},    // one expert's projection, from the cache
     {102400, 2048, 1},  // the output projection of V2-Lite, from memory
     {1408, 2048, 4},
+    {1408, 2048, 8},   // from here on the amx table uses tiles
     {1408, 2048, 48},  // what an expert gets of 512 tokens
     {3072, 2048, 512},
 };

@@ -36,11 +36,11 @@ void mix(uint64_t& hash, std::span<const T> values) {
   for (const std::byte b : std::as_bytes(values)) hash = (hash ^ static_cast<uint64_t>(b)) * 1099511628211U;
 }
 
-uint64_t panel_bits(const KernelTable& table, DType format) {
+// The products of 1 and of `tokens` tokens.
+uint64_t panel_bits(const KernelTable& table, DType format, int64_t tokens) {
   Source source{7};
   const int64_t cols = 3 * block_elements(format);
   const int64_t rows = 37;
-  const int64_t tokens = 7;
   Tensor<std::byte> panels({packed_bytes(format, rows, cols)});
   for (int64_t i = 0; i < panels.size(); ++i) panels.data()[i] = static_cast<std::byte>(source.next() & 0xff);
   // Scales of about 2^-6, both halves of every pair of bytes that is one.
@@ -121,20 +121,23 @@ uint64_t other_bits(const KernelTable& table) {
 struct Pinned {
   DType format;
   uint64_t bits;
+  uint64_t bits_of_many;  // tokens: more than one tile of them
 };
 
 TEST(PinnedBits, PanelProducts) {
-  constexpr Pinned kPinned[] = {{DType::kQ4_0, 12946915761524330091U},
-                                {DType::kQ4_1, 16138415082184215472U},
-                                {DType::kQ5_0, 2403173912990571787U},
-                                {DType::kQ5_1, 9152704827519833818U},
-                                {DType::kQ8_0, 8812074190141046564U},
-                                {DType::kQ4_K, 4503130271065374870U},
-                                {DType::kQ5_K, 1651648814147962497U},
-                                {DType::kQ6_K, 15075165170605316873U}};
+  constexpr Pinned kPinned[] = {{DType::kQ4_0, 12946915761524330091U, 7310721563626809821U},
+                                {DType::kQ4_1, 16138415082184215472U, 13915901948558127069U},
+                                {DType::kQ5_0, 2403173912990571787U, 8693125896511305660U},
+                                {DType::kQ5_1, 9152704827519833818U, 4666209112052243766U},
+                                {DType::kQ8_0, 8812074190141046564U, 10329689606818986588U},
+                                {DType::kQ4_K, 4503130271065374870U, 3526392404170794728U},
+                                {DType::kQ5_K, 1651648814147962497U, 13529005703763733224U},
+                                {DType::kQ6_K, 15075165170605316873U, 17996132402697787567U}};
   for (const KernelTable* table : all_kernels()) {
-    for (const Pinned& p : kPinned)
-      EXPECT_EQ(panel_bits(*table, p.format), p.bits) << table->isa << " " << dtype_name(p.format);
+    for (const Pinned& p : kPinned) {
+      EXPECT_EQ(panel_bits(*table, p.format, 7), p.bits) << table->isa << " " << dtype_name(p.format);
+      EXPECT_EQ(panel_bits(*table, p.format, 27), p.bits_of_many) << table->isa << " " << dtype_name(p.format);
+    }
   }
 }
 
