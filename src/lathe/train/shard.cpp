@@ -56,7 +56,7 @@ Status ShardWriter::put(std::string_view bytes) {
 
 Status ShardWriter::add(std::span<const int32_t> document) {
   for (const int32_t id : document) {
-    LATHE_DCHECK(id >= 0 && id < vocab_size_);
+    LATHE_CHECK(id >= 0 && id < vocab_size_, "token id ", id);
     if (width_ == 2) {
       append_raw(buffer_, static_cast<uint16_t>(id));
     } else {

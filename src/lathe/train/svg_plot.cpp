@@ -50,6 +50,15 @@ double tick_step(double span, int count) {
   return 10.0 * power;
 }
 
+// The multiples of `step` in the range.
+std::vector<double> ticks(const Range& range, double step) {
+  std::vector<double> out;
+  const double first = std::ceil(range.least / step - 1e-9);
+  const auto count = static_cast<int64_t>(std::floor(range.greatest / step + 1e-9) - first);
+  for (int64_t i = 0; i <= count; ++i) out.push_back((first + static_cast<double>(i)) * step);
+  return out;
+}
+
 std::string number(double value) {
   if (value == 0.0) return "0";
   const double size = std::abs(value);
@@ -154,13 +163,11 @@ std::string axes(const Frame& frame, const LinePlot& plot) {
   std::string out;
   const double y_step = frame.log_y ? std::max(1.0, tick_step(frame.y.greatest - frame.y.least, 5))
                                     : tick_step(frame.y.greatest - frame.y.least, 5);
-  for (double y = std::ceil(frame.y.least / y_step) * y_step; y <= frame.y.greatest + y_step * 1e-9; y += y_step) {
+  for (const double y : ticks(frame.y, y_step)) {
     out += line_between(kLeft, frame.py(y), kWidth - kRight, frame.py(y));
-    const double value = std::abs(y) < y_step * 1e-9 ? 0.0 : y;
-    out += text_at(kLeft - 6.0, frame.py(y) + 4.0, "end", number(frame.log_y ? std::pow(10.0, value) : value));
+    out += text_at(kLeft - 6.0, frame.py(y) + 4.0, "end", number(frame.log_y ? std::pow(10.0, y) : y));
   }
-  const double x_step = tick_step(frame.x.greatest - frame.x.least, 8);
-  for (double x = std::ceil(frame.x.least / x_step) * x_step; x <= frame.x.greatest + x_step * 1e-9; x += x_step) {
+  for (const double x : ticks(frame.x, tick_step(frame.x.greatest - frame.x.least, 8))) {
     out += line_between(frame.px(x), kTop, frame.px(x), kHeight - kBottom);
     out += text_at(frame.px(x), kHeight - kBottom + 16.0, "middle", number(x));
   }
@@ -225,8 +232,9 @@ std::string svg_line_plot(const LinePlot& plot) {
     const std::string_view stroke = kColours[i % kColours.size()];
     out += str("<path class=\"curve\" stroke=\"", stroke, "\" d=\"", curve_path(plot.curves[i], frame), "\"/>\n");
     if (plot.curves.size() < 2) continue;
+    const size_t row = i / 4;
     const double x = kLeft + static_cast<double>(i % 4) * 170.0;
-    const double y = kHeight + 6.0 + 18.0 * static_cast<double>(i / 4);
+    const double y = kHeight + 6.0 + 18.0 * static_cast<double>(row);
     out += str("<rect x=\"",
                fixed(x, 1),
                "\" y=\"",
