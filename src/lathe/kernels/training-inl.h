@@ -173,7 +173,7 @@ void sgemm(const SgemmArgs& args) {
     tile.add = args.accumulate || p > 0;
     if (args.b_packed != nullptr) {
       const int64_t packed_depth = args.packed_k - p < kSgemmDepth ? args.packed_k - p : kSgemmDepth;
-      tile.b = args.b_packed + p * packed_columns;
+      tile.b = args.b_packed + p * packed_columns + args.packed_column * packed_depth;
       tile.b_vector = packed_depth * kLanes;
       tile.c = args.c;
       sgemm_block(args, tile, args.n);

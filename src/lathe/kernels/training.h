@@ -28,11 +28,12 @@ struct SgemmArgs {
   const float* b = nullptr;  // or null, with b_packed
   int64_t b_row = 0;
   int64_t b_col = 0;
-  // B as sgemm_pack leaves it, of at least k rows (packed_k in all, so that a prefix of them can be multiplied) and
-  // at least n columns.
+  // B as sgemm_pack leaves it: packed_k rows of which the first k are multiplied, packed_n columns of which n from
+  // packed_column (a multiple of 16) on.
   const float* b_packed = nullptr;
   int64_t packed_k = 0;
   int64_t packed_n = 0;
+  int64_t packed_column = 0;
   float* c = nullptr;
   int64_t c_row = 0;
   bool accumulate = false;

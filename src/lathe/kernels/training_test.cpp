@@ -129,8 +129,9 @@ TEST_P(TrainingTable, SgemmDoesNotDependOnHowItIsCut) {
   }
 }
 
-// A prefix of packed rows gives what those rows alone give: keys up to a position, packed once for all queries.
-TEST_P(TrainingTable, SgemmTakesAPrefixOfPackedRows) {
+// A prefix of packed rows and a range of packed columns give what they give alone: keys up to a position, packed once
+// for all queries.
+TEST_P(TrainingTable, SgemmTakesPartsOfPackedMatrices) {
   Rng rng(47);
   Tensor<float> scratch({kSgemmScratchFloats});
   Problem p = make_problem(rng, 9, 40, 600, kOrientations[0]);
@@ -149,6 +150,14 @@ TEST_P(TrainingTable, SgemmTakesAPrefixOfPackedRows) {
     args.packed_n = p.n;
     GetParam()->sgemm(args);
     EXPECT_TRUE(same_values(actual, expected)) << k;
+    args.packed_column = 16;
+    args.n = 20;
+    GetParam()->sgemm(args);
+    for (int64_t i = 0; i < p.m; ++i) {
+      EXPECT_TRUE(same_values(std::span(actual).subspan(static_cast<size_t>(i * p.n), 20),
+                              std::span(expected).subspan(static_cast<size_t>(i * p.n + 16), 20)))
+          << k;
+    }
   }
 }
 

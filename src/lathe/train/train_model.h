@@ -48,9 +48,10 @@ struct TrainLosses {
   double total() const;
 };
 
-// What is kept of the forward pass. Gradients are bit-equal in both.
+// What the backward pass finds and what it computes again. Gradients are bit-equal in all three.
 enum class Recompute {
-  kLatents,  // h, latents, rotated key, head outputs, gate and up rows are kept; q, k, v, norms are computed again
+  kNothing,  // everything a layer computed is kept, but for products with down and output matrices
+  kLatents,  // latents, rotated keys, head outputs, gate and up rows are kept; norms, q, k, v are computed again
   kLayers,   // only the input of each layer is kept and the layer is run again
 };
 

@@ -12,6 +12,7 @@ double right(const SgemmArgs& a, int64_t p, int64_t j) {
   const int64_t block = p / kSgemmDepth * kSgemmDepth;
   const int64_t depth = std::min(a.packed_k - block, kSgemmDepth);
   const int64_t columns = (a.packed_n + 15) / 16 * 16;
+  j += a.packed_column;
   return a.b_packed[block * columns + j / 16 * depth * 16 + (p - block) * 16 + j % 16];
 }
 
