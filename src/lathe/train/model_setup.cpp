@@ -138,6 +138,9 @@ int64_t micro_batch_rows(const TrainRecipe& recipe) {
 }
 
 TrainOptions train_options(const Recipe& recipe) {
+  Recompute recompute = Recompute::kLatents;
+  if (recipe.train.recompute == "nothing") recompute = Recompute::kNothing;
+  if (recipe.train.recompute == "layers") recompute = Recompute::kLayers;
   const BalanceRecipe& balance = recipe.balance;
   return {.max_tokens = micro_batch_rows(recipe.train) * recipe.train.sequence_length,
           .expert_balance_alpha = balance.expert,
@@ -152,7 +155,7 @@ TrainOptions train_options(const Recipe& recipe) {
           .bias_update_speed = balance.bias_speed,
           .mtp_lambda = recipe.train.mtp_weight,
           .init_std = recipe.model.initializer_std,
-          .recompute = recipe.train.recompute == "layers" ? Recompute::kLayers : Recompute::kLatents};
+          .recompute = recompute};
 }
 
 }  // namespace lathe::train

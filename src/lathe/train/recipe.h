@@ -61,7 +61,7 @@ struct TrainRecipe {
   bool cross_documents = false;       // true: attention sees the documents before it in its row
   int64_t log_every = 10;
   double mtp_weight = 0.0;            // of the loss on the token after the next [V3 2.2]; needs a layer for it
-  std::string recompute = "latents";  // "latents", "layers": less memory, one more pass forward
+  std::string recompute = "latents";  // instead of keeping it: "nothing", "latents", "layers"
 };
 
 // [optimizer]
