@@ -70,6 +70,7 @@ struct CorpusCounts {
   int64_t tokens = 0;
   std::array<int64_t, 32> lengths{};  // kept documents by the binary logarithm of their tokens
 
+  // As the token folder's manifest and the report have it.
   Json json() const;
 };
 

@@ -24,6 +24,7 @@ inline constexpr size_t kMaxDocumentBytes = size_t{1} << 24;
 
 class DocumentReader {
  public:
+  // Errors: those of open_bytes().
   static Result<DocumentReader> open(const std::filesystem::path& path, DocumentFormat format = {});
 
   // Puts the next document into `text` (UTF-8; other bytes became U+FFFD) and says whether there was one. Empty ones

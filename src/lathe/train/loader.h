@@ -20,7 +20,9 @@ struct TokenSet {
   std::vector<ShardFile> shards;
   double weight = 1.0;  // share of the tokens drawn from this set, relative to the others'
 
+  // Sums over the shards.
   int64_t documents() const;
+  // Likewise, BOS and EOS included.
   int64_t tokens() const;
 };
 

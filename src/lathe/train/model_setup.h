@@ -22,6 +22,7 @@ Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer
 // Rows of one pass forward and backward.
 int64_t micro_batch_rows(const TrainRecipe& recipe);
 
+// [balance] and [train] as the core wants them.
 TrainOptions train_options(const Recipe& recipe);
 
 }  // namespace lathe::train

@@ -19,9 +19,13 @@ class Section {
   // `name`: of the table in messages ("train"), empty for the top.
   Section(const Json* object, std::string_view name);
 
+  // A whole number in `range`.
   void whole(std::string_view key, IntegerRange range, int64_t& value);
+  // A number in `range`.
   void real(std::string_view key, RealRange range, double& value);
+  // true or false.
   void boolean(std::string_view key, bool& value);
+  // Text, also empty.
   void text(std::string_view key, std::string& value);
   // Text that must be one of `names`.
   void choice(std::string_view key, std::span<const std::string_view> names, std::string& value);
@@ -31,6 +35,7 @@ class Section {
   // A nested table or list that the caller reads; null when absent.
   const Json* raw(std::string_view key);
 
+  // Text that must be one of the spellings of an enum.
   template <class Enum, size_t N>
   void named(std::string_view key, const NamedValue<Enum> (&choices)[N], Enum& value) {
     keys_.emplace_back(key);

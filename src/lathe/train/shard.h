@@ -19,6 +19,7 @@ class ShardWriter {
   // Ids are below vocab_size, at most 2^31; up to 2^16 they take two bytes each.
   static Result<ShardWriter> create(const std::filesystem::path& path, int64_t vocab_size);
 
+  // Appends a document. Ids outside the vocabulary are a bug.
   Status add(std::span<const int32_t> document);
 
   int64_t tokens() const { return ends_.empty() ? 0 : static_cast<int64_t>(ends_.back()); }
@@ -39,6 +40,7 @@ class ShardWriter {
   std::vector<uint64_t> ends_;  // of the documents, in tokens
 };
 
+// A mapped file of tokens; copies share the map.
 class ShardFile {
  public:
   // Reads everything once for the checksum. kInvalidData for anything but a whole file of this format and vocabulary.

@@ -12,12 +12,14 @@ namespace lathe::train {
 // Text with <, >, & and quotes made harmless.
 std::string escape_html(std::string_view text);
 
+// Points in the order they are joined.
 struct Curve {
   std::string name = {};
   std::vector<double> x = {};
   std::vector<double> y = {};  // values that are not finite leave gaps
 };
 
+// One frame with a legend when there are several curves.
 struct LinePlot {
   std::string title = {};
   std::string x_label = {};
@@ -28,6 +30,7 @@ struct LinePlot {
 // Curves of more than 1000 points are thinned: each piece keeps its least and its greatest value.
 std::string svg_line_plot(const LinePlot& plot);
 
+// Cells in rows from the top.
 struct HeatMap {
   std::string title = {};
   std::string x_label = {};
@@ -41,6 +44,7 @@ struct HeatMap {
   bool numbers = false;       // write the values into the cells
 };
 
+// Values beyond the ends of the scale get the colours of the ends.
 std::string svg_heat_map(const HeatMap& map);
 
 // A page around `body`.

@@ -49,6 +49,7 @@ uint64_t checkpoint_bytes(const ParameterSet& parameters, std::string_view dtype
 // The checkpoint with the highest step, or none. Unfinished ones are passed over.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& output);
 
+// training_state.json. kInvalidData names the member that is missing or wrong.
 Result<RunState> load_run_state(const std::filesystem::path& checkpoint);
 
 // Values and moments, bit for bit. Errors name file and tensor.

@@ -37,6 +37,7 @@ struct RunHooks {
   bool resume = false;
 };
 
+// How a run ended.
 struct RunOutcome {
   int64_t steps = 0;
   int64_t tokens = 0;
@@ -53,6 +54,7 @@ struct RunOutcome {
 // `report`, when given, receives what the report of the run was made of.
 Result<RunOutcome> run_recipe(const Recipe& recipe, const RunHooks& hooks, ReportRun* report = nullptr);
 
+// One of several runs.
 struct VariantOutcome {
   std::string name;
   RunOutcome run;
