@@ -28,7 +28,7 @@ install(FILES ${PROJECT_BINARY_DIR}/latheConfig.cmake ${PROJECT_BINARY_DIR}/lath
         DESTINATION ${lathe_cmake_dir})
 
 # A static library needs its own libraries on the consumer's link line; a shared one brings them along.
-set(lathe_pc_requires "libcrypto libcurl libpcre2-8")
+set(lathe_pc_requires "libcrypto libcurl libpcre2-8 libzstd")
 set(lathe_pc_libs "-lstdc++ -lm -pthread")
 if(BUILD_SHARED_LIBS)
   set(lathe_pc_public "")

@@ -40,7 +40,8 @@ int run_command(const Command& command) {
                                [](const DoctorOptions& options) { return run_doctor(options); },
                                [](const QuantizeOptions& options) { return run_quantize(options); },
                                [](const ConvertOptions& options) { return run_convert(options); },
-                               [](const BenchOptions& options) { return run_bench(options); }},
+                               [](const BenchOptions& options) { return run_bench(options); },
+                               [](const TrainCommandOptions& options) { return run_train(options); }},
                     command);
 }
 

@@ -26,6 +26,7 @@ struct Parsed {
   TemplateOptions chat_template;
   EvalLogitsOptions eval_logits;
   EvalPerplexityOptions eval_perplexity;
+  TrainCommandOptions train;
   PullOptions pull;
   ListOptions list;
   RmOptions rm;
@@ -185,6 +186,20 @@ void add_eval(CLI::App& app, Parsed& p) {
   add_engine_flags(perplexity, p.eval_perplexity.engine, true);
 }
 
+void add_train(CLI::App& app, TrainCommandOptions& o) {
+  CLI::App& sub = command(app,
+                          "train",
+                          "Train a model: a recipe and text to a checkpoint",
+                          "docs/training.md lists the keys of a recipe. Ctrl-C ends with a checkpoint after the step.");
+  sub.add_option("RECIPE", o.recipe, "TOML file")->required();
+  option(sub, "--set", o.set, "KEY=VALUE over what the recipe says, e.g. train.max_steps=500; may be repeated")
+      ->allow_extra_args(false);
+  flag(sub, "--resume", o.resume, "Go on from the last checkpoint of the output folder");
+  option(sub, "-t,--threads", o.threads, "Threads; default: the recipe's, or physical cores")->check(whole(1, 1024));
+  add_json(sub, o.json);
+  add_quiet(sub, o.quiet);
+}
+
 void add_looking(CLI::App& app, Parsed& p) {
   CLI::App& inspect = command(app,
                               "inspect",
@@ -329,6 +344,7 @@ std::unique_ptr<CLI::App> make_app(Parsed& p) {
   add_looking(*app, p);
   add_text(*app, p);
   add_eval(*app, p);
+  add_train(*app, p.train);
   add_hub(*app, p);
   add_conversion(*app, p);
   add_bench(*app, p.bench);
@@ -401,6 +417,7 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   if (name == "pull") return Command(p.pull);
   if (name == "list") return Command(p.list);
   if (name == "rm") return Command(p.rm);
+  if (name == "train") return Command(p.train);
   const CLI::App* eval = app.get_subcommands().front();
   if (eval->get_subcommands().front()->get_name() == "logits") return Command(p.eval_logits);
   return Command(p.eval_perplexity);

@@ -112,6 +112,16 @@ struct EvalPerplexityOptions {
   int64_t window = 0;  // --ctx; 0: the context size
 };
 
+// lathe train.
+struct TrainCommandOptions {
+  std::string recipe;
+  std::vector<std::string> set;  // key=value each
+  int64_t threads = 0;           // 0: the recipe's
+  bool resume = false;
+  bool json = false;
+  bool quiet = false;
+};
+
 // lathe pull.
 struct PullOptions {
   std::string name;
@@ -189,7 +199,8 @@ using Command = std::variant<Answered,
                              DoctorOptions,
                              BenchOptions,
                              QuantizeOptions,
-                             ConvertOptions>;
+                             ConvertOptions,
+                             TrainCommandOptions>;
 
 // kInvalidArgument with a one-line message for anything that does not parse: exit code 2.
 Result<Command> parse_command_line(int argc, const char* const* argv);
@@ -206,6 +217,7 @@ int run_tokenize(const TokenizeOptions& options);
 int run_template(const TemplateOptions& options);
 int run_eval_logits(const EvalLogitsOptions& options);
 int run_eval_perplexity(const EvalPerplexityOptions& options);
+int run_train(const TrainCommandOptions& options);
 int run_pull(const PullOptions& options);
 int run_list(const ListOptions& options);
 int run_rm(const RmOptions& options);

@@ -25,7 +25,8 @@ TEST(Options, HelpIsAnsweredOnEveryLevel) {
                               "list",
                               "rm",
                               "doctor",
-                              "bench"}) {
+                              "bench",
+                              "train"}) {
     const Result<Command> parsed = parse({command, "--help"});
     ASSERT_TRUE(parsed.has_value()) << command;
     const auto* answered = std::get_if<Answered>(&*parsed);
@@ -56,7 +57,9 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
                                                     {"bench", "-m", "x", "--repeat", "0"},
                                                     {"bench", "-m", "x", "--batch", "4096"},
                                                     {"eval"},
-                                                    {"eval", "logits", "-m", "x"}};
+                                                    {"eval", "logits", "-m", "x"},
+                                                    {"train"},
+                                                    {"train", "r.toml", "--set"}};
   for (const std::vector<const char*>& arguments : cases) {
     const Result<Command> parsed = parse(arguments);
     ASSERT_FALSE(parsed.has_value()) << (arguments.empty() ? "" : arguments.back());
@@ -120,6 +123,15 @@ TEST(Options, ValuesReachTheirFields) {
   EXPECT_EQ(o.engine.cache_type, "bf16");
   EXPECT_EQ(o.engine.compute, "f32");
   EXPECT_EQ(o.logprobs, 3);
+}
+
+TEST(Options, RepeatedSettingsOfARecipe) {
+  const Result<Command> parsed = parse({"train", "--set", "a.b=1", "r.toml", "--set", "c=[1, 2]", "--resume"});
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  const auto& options = std::get<TrainCommandOptions>(*parsed);
+  EXPECT_EQ(options.recipe, "r.toml");
+  EXPECT_EQ(options.set, (std::vector<std::string>{"a.b=1", "c=[1, 2]"}));
+  EXPECT_TRUE(options.resume);
 }
 
 TEST(Options, ListsOfTheBenchmark) {

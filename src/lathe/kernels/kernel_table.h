@@ -15,6 +15,7 @@
 #include <string_view>
 
 #include "lathe/kernels/lane_tile.h"
+#include "lathe/kernels/training.h"
 #include "lathe/tensor/matrix.h"
 
 namespace lathe {
@@ -133,6 +134,14 @@ struct KernelTable {
   // lanes[k][i] = rows[i][k] for k < n, and back; 16 rows, those that are null give 0 or are not written.
   void (*rows_to_lanes)(const float* const* rows, int64_t n, float* lanes);
   void (*lanes_to_rows)(const float* lanes, int64_t n, float* const* rows);
+
+  // training (training.h)
+  void (*sgemm)(const SgemmArgs& args);
+  void (*sgemm_pack)(const SgemmPackArgs& args);
+  void (*rms_norm_backward)(const RmsNormBackwardArgs& args);
+  void (*silu_mul_backward)(const SiluMulBackwardArgs& args);
+  void (*softmax_backward)(const SoftmaxBackwardArgs& args);
+  void (*adamw)(const AdamwArgs& args);
 };
 
 // The best table for this machine, or the one that LATHE_ISA names (chosen once, at the first call). When LATHE_ISA

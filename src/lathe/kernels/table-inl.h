@@ -8,6 +8,7 @@
 #include "lathe/kernels/isa_tables.h"
 #include "lathe/kernels/ops-inl.h"
 #include "lathe/kernels/panel_gemm-inl.h"
+#include "lathe/kernels/training-inl.h"
 
 namespace lathe::internal {
 namespace {
@@ -39,6 +40,12 @@ consteval KernelTable make_table(std::string_view isa) {
       .cache_to_float = cache_to_float,
       .rows_to_lanes = rows_to_lanes,
       .lanes_to_rows = lanes_to_rows,
+      .sgemm = sgemm,
+      .sgemm_pack = sgemm_pack,
+      .rms_norm_backward = rms_norm_backward,
+      .silu_mul_backward = silu_mul_backward,
+      .softmax_backward = softmax_backward,
+      .adamw = adamw,
   };
 }
 

@@ -129,6 +129,10 @@ LATHE_INLINE F32x16 div(F32x16 a, F32x16 b) {
   LATHE_EACH_PART(part_div(a.part[p], b.part[p]));
 }
 
+LATHE_INLINE F32x16 square_roots(F32x16 a) {
+  LATHE_EACH_PART(part_sqrt(a.part[p]));
+}
+
 // The larger; b where either is NaN.
 LATHE_INLINE F32x16 max(F32x16 a, F32x16 b) {
   LATHE_EACH_PART(part_max(a.part[p], b.part[p]));

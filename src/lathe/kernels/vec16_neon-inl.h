@@ -69,6 +69,10 @@ LATHE_INLINE float32x4_t part_div(float32x4_t a, float32x4_t b) {
 }
 
 // maxps and minps give the second operand where one is NaN; fmax and fmaxnm do not.
+LATHE_INLINE float32x4_t part_sqrt(float32x4_t a) {
+  return vsqrtq_f32(a);
+}
+
 LATHE_INLINE float32x4_t part_max(float32x4_t a, float32x4_t b) {
   return vbslq_f32(vcgtq_f32(a, b), a, b);
 }

@@ -64,6 +64,10 @@ LATHE_INLINE __m512 part_div(__m512 a, __m512 b) {
   return _mm512_div_ps(a, b);
 }
 
+LATHE_INLINE __m512 part_sqrt(__m512 a) {
+  return _mm512_sqrt_ps(a);
+}
+
 LATHE_INLINE __m512 part_max(__m512 a, __m512 b) {
   return _mm512_max_ps(a, b);
 }
@@ -235,6 +239,10 @@ LATHE_INLINE __m256 part_mul(__m256 a, __m256 b) {
 
 LATHE_INLINE __m256 part_div(__m256 a, __m256 b) {
   return _mm256_div_ps(a, b);
+}
+
+LATHE_INLINE __m256 part_sqrt(__m256 a) {
+  return _mm256_sqrt_ps(a);
 }
 
 LATHE_INLINE __m256 part_max(__m256 a, __m256 b) {

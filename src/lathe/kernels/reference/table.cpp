@@ -10,6 +10,7 @@
 #include "lathe/kernels/isa_tables.h"
 #include "lathe/kernels/reference/attention.h"
 #include "lathe/kernels/reference/panels.h"
+#include "lathe/kernels/reference/training.h"
 #include "lathe/tensor/blocks.h"
 
 namespace lathe::internal {
@@ -199,6 +200,12 @@ constinit const KernelTable kReferenceKernels = {
     .cache_to_float = decode_cache_row,
     .rows_to_lanes = reference_rows_to_lanes,
     .lanes_to_rows = reference_lanes_to_rows,
+    .sgemm = reference_sgemm,
+    .sgemm_pack = reference_sgemm_pack,
+    .rms_norm_backward = reference_rms_norm_backward,
+    .silu_mul_backward = reference_silu_mul_backward,
+    .softmax_backward = reference_softmax_backward,
+    .adamw = reference_adamw,
 };
 
 }  // namespace lathe::internal

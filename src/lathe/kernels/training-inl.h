@@ -1,0 +1,280 @@
+// The functions of training.h on F32x16, for the ISA units (see vec16-inl.h).
+//
+// A product keeps a tile of kSgemmRows x 16 kSgemmVectors sums in registers. B is packed sixteen columns at a time, so
+// that a tile reads it in order. Rows of A are read where they lie when their values are contiguous, else sixteen of
+// them are packed as well.
+#pragma once
+
+#include "lathe/kernels/attention-inl.h"
+#include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/ops-inl.h"
+#include "lathe/kernels/training.h"
+
+namespace lathe {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kSgemmRows = 14;
+constexpr int kSgemmVectors = 2;
+#else
+constexpr int kSgemmRows = 6;
+constexpr int kSgemmVectors = 1;
+#endif
+constexpr int64_t kPackedRow = 16;  // floats from one k to the next in packed rows of A
+
+// A tile's operands: value (i, p) of A at a[i * a_row + p * kAStride], B's sixteen columns v at b + v * b_vector.
+struct SgemmTile {
+  const float* a;
+  int64_t a_row;
+  const float* b;
+  int64_t b_vector;
+  int64_t k;
+  float* c;
+  int64_t c_row;
+  int64_t columns;  // valid ones
+  bool add;
+};
+
+template <int kRows, int kVectors, int64_t kAStride>
+void sgemm_tile(const SgemmTile& t) {
+  F32x16 sum[kRows][kVectors];
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) sum[i][v] = zero();
+  }
+  const float* a = t.a;
+  const float* b = t.b;
+  for (int64_t p = 0; p < t.k; ++p, a += kAStride, b += kLanes) {
+    F32x16 column[kVectors];
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * t.b_vector);
+    LATHE_UNROLL
+    for (int i = 0; i < kRows; ++i) {
+      PartRegister value = part_set(a[i * t.a_row]);
+      if constexpr (kVectors * kParts > 1) keep(value);
+      LATHE_UNROLL
+      for (int v = 0; v < kVectors; ++v) {
+        LATHE_UNROLL
+        for (int part = 0; part < kParts; ++part) {
+          sum[i][v].part[part] = part_fma(value, column[v].part[part], sum[i][v].part[part]);
+        }
+      }
+    }
+  }
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      float* c = t.c + i * t.c_row + v * kLanes;
+      const int64_t count = t.columns - v * kLanes < kLanes ? t.columns - v * kLanes : kLanes;
+      store_some(c, t.add ? add(load_some(c, count), sum[i][v]) : sum[i][v], count);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+LATHE_INLINE void sgemm_tile_of(const SgemmTile& t, bool packed) {
+  if (packed) {
+    sgemm_tile<kRows, kVectors, kPackedRow>(t);
+  } else {
+    sgemm_tile<kRows, kVectors, 1>(t);
+  }
+}
+
+// kRows rows times all columns of a packed block. b: its first sixteen columns.
+template <int kRows>
+void sgemm_rows(SgemmTile t, int64_t n, bool packed) {
+  const float* b = t.b;
+  float* c = t.c;
+  int64_t j = 0;
+  for (; j < n; j += kSgemmVectors * kLanes) {
+    t.columns = n - j;
+    t.b = b + j / kLanes * t.b_vector;
+    t.c = c + j;
+    if (kSgemmVectors > 1 && t.columns <= kLanes) {
+      sgemm_tile_of<kRows, 1>(t, packed);
+    } else {
+      sgemm_tile_of<kRows, kSgemmVectors>(t, packed);
+    }
+  }
+}
+
+// Rows [row, row + count) of A's columns [0, k) as [k][16].
+LATHE_INLINE void pack_a(const float* a, int64_t a_col, int64_t count, int64_t k, float* out) {
+  for (int64_t p = 0; p < k; ++p) store(out + p * kPackedRow, load_some(a + p * a_col, count));
+}
+
+// Rows [0, k) and columns [0, n) of B as [n / 16][k][16].
+LATHE_INLINE void pack_b(const float* b, int64_t b_row, int64_t b_col, int64_t k, int64_t n, float* out) {
+  for (int64_t j = 0; j < n; j += kLanes, out += k * kLanes) {
+    const int64_t count = n - j < kLanes ? n - j : kLanes;
+    if (b_col == 1) {
+      for (int64_t p = 0; p < k; ++p) store(out + p * kLanes, load_some(b + p * b_row + j, count));
+      continue;
+    }
+    const float* rows[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) rows[i] = i < count ? b + (j + i) * b_col : nullptr;
+    rows_to_lanes(rows, k, out);
+  }
+}
+
+// All rows of C times one packed block of B: `block` has its row, column and depth cut out already.
+LATHE_INLINE void sgemm_block(const SgemmArgs& args, SgemmTile t, int64_t n) {
+  const bool packed = args.a_col != 1;
+  float* packed_a = args.scratch + kSgemmDepth * kSgemmColumns;
+  const float* a = t.a;
+  float* c = t.c;
+  for (int64_t i = 0; i < args.m;) {
+    const int64_t left = args.m - i;
+    const int64_t rows = left >= kSgemmRows            ? kSgemmRows
+                         : left >= 8 && kSgemmRows > 8 ? 8
+                         : left >= 4                   ? 4
+                         : left >= 2                   ? 2
+                                                       : 1;
+    if (packed) {
+      const int64_t readable = left < kPackedRow ? left : kPackedRow;
+      pack_a(a + i, args.a_col, readable, t.k, packed_a);
+      t.a = packed_a;
+      t.a_row = 1;
+    } else {
+      t.a = a + i * args.a_row;
+      t.a_row = args.a_row;
+    }
+    t.c = c + i * args.c_row;
+    if (rows == kSgemmRows) {
+      sgemm_rows<kSgemmRows>(t, n, packed);
+    } else if (rows == 8) {
+      if constexpr (kSgemmRows > 8) sgemm_rows<8>(t, n, packed);
+    } else if (rows == 4) {
+      sgemm_rows<4>(t, n, packed);
+    } else if (rows == 2) {
+      sgemm_rows<2>(t, n, packed);
+    } else {
+      sgemm_rows<1>(t, n, packed);
+    }
+    i += rows;
+  }
+}
+
+void sgemm(const SgemmArgs& args) {
+  if (args.k == 0 && !args.accumulate) {  // an empty sum
+    for (int64_t i = 0; i < args.m; ++i) {
+      for (int64_t j = 0; j < args.n; ++j) args.c[i * args.c_row + j] = 0.0f;
+    }
+  }
+  const int64_t packed_columns = (args.packed_n + kLanes - 1) / kLanes * kLanes;
+  for (int64_t p = 0; p < args.k; p += kSgemmDepth) {
+    const int64_t depth = args.k - p < kSgemmDepth ? args.k - p : kSgemmDepth;
+    SgemmTile tile{};
+    tile.a = args.a + p * args.a_col;
+    tile.k = depth;
+    tile.c_row = args.c_row;
+    tile.add = args.accumulate || p > 0;
+    if (args.b_packed != nullptr) {
+      const int64_t packed_depth = args.packed_k - p < kSgemmDepth ? args.packed_k - p : kSgemmDepth;
+      tile.b = args.b_packed + p * packed_columns + args.packed_column * packed_depth;
+      tile.b_vector = packed_depth * kLanes;
+      tile.c = args.c;
+      sgemm_block(args, tile, args.n);
+      continue;
+    }
+    for (int64_t j = 0; j < args.n; j += kSgemmColumns) {
+      const int64_t columns = args.n - j < kSgemmColumns ? args.n - j : kSgemmColumns;
+      pack_b(args.b + p * args.b_row + j * args.b_col, args.b_row, args.b_col, depth, columns, args.scratch);
+      tile.b = args.scratch;
+      tile.b_vector = depth * kLanes;
+      tile.c = args.c + j;
+      sgemm_block(args, tile, columns);
+    }
+  }
+}
+
+void sgemm_pack(const SgemmPackArgs& args) {
+  const int64_t columns = (args.n + kLanes - 1) / kLanes * kLanes;
+  for (int64_t p = 0; p < args.k; p += kSgemmDepth) {
+    const int64_t depth = args.k - p < kSgemmDepth ? args.k - p : kSgemmDepth;
+    pack_b(args.b + p * args.b_row, args.b_row, args.b_col, depth, args.n, args.out + p * columns);
+  }
+}
+
+// ---- elementwise ---------------------------------------------------------------------------------------------------
+
+LATHE_INLINE F32x16 sigmoid(F32x16 x) {
+  return div(broadcast(1.0f), add(broadcast(1.0f), exp(sub(zero(), x))));
+}
+
+void rms_norm_backward(const RmsNormBackwardArgs& a) {
+  F32x16 squares = zero();
+  F32x16 products = zero();
+  for_vectors(
+      a.n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+        const F32x16 x = load_some(a.x + i, count);
+        squares = fma(x, x, squares);
+        products = fma(mul(load_some(a.weight + i, count), load_some(a.dy + i, count)), x, products);
+      });
+  const float mean = reduce_add(squares) / static_cast<float>(a.n);
+  const float factor = 1.0f / square_root(mean + a.eps);
+  // n mean(n w dy) = x factor^2 mean(x w dy)
+  const F32x16 projection = broadcast(factor * factor * (reduce_add(products) / static_cast<float>(a.n)));
+  const F32x16 scale = broadcast(factor);
+  for_vectors(
+      a.n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+        const F32x16 x = load_some(a.x + i, count);
+        const F32x16 dy = load_some(a.dy + i, count);
+        store_some(a.dweight + i, fma(dy, mul(x, scale), load_some(a.dweight + i, count)), count);
+        const F32x16 dx = mul(fnma(x, projection, mul(load_some(a.weight + i, count), dy)), scale);
+        store_some(a.dx + i, a.accumulate ? add(load_some(a.dx + i, count), dx) : dx, count);
+      });
+}
+
+void silu_mul_backward(const SiluMulBackwardArgs& a) {
+  for_vectors(
+      a.n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+        const F32x16 g = load_some(a.gate + i, count);
+        const F32x16 up = load_some(a.up + i, count);
+        const F32x16 dh = load_some(a.dh + i, count);
+        const F32x16 s = sigmoid(g);
+        const F32x16 slope = mul(s, fma(g, sub(broadcast(1.0f), s), broadcast(1.0f)));
+        store_some(a.dup + i, mul(dh, mul(g, s)), count);
+        store_some(a.dgate + i, mul(mul(dh, up), slope), count);
+      });
+}
+
+void softmax_backward(const SoftmaxBackwardArgs& a) {
+  const F32x16 scale = broadcast(a.scale);
+  const F32x16 lse = broadcast(a.lse);
+  const F32x16 delta = broadcast(a.delta);
+  for_vectors(
+      a.count, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+        const F32x16 p = exp(fms(load_some(a.scores + i, count), scale, lse));
+        store_some(a.scores + i, p, count);
+        store_some(a.dp + i, mul(mul(scale, p), sub(load_some(a.dp + i, count), delta)), count);
+      });
+  for (int64_t i = a.count; i < a.padded; ++i) {
+    a.scores[i] = 0.0f;
+    a.dp[i] = 0.0f;
+  }
+}
+
+void adamw(const AdamwArgs& a) {
+  const F32x16 beta1 = broadcast(a.beta1);
+  const F32x16 beta2 = broadcast(a.beta2);
+  const F32x16 rest1 = broadcast(1.0f - a.beta1);
+  const F32x16 rest2 = broadcast(1.0f - a.beta2);
+  for_vectors(
+      a.n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+        const F32x16 g = mul(load_some(a.gradient + i, count), broadcast(a.gradient_factor));
+        const F32x16 m = fma(beta1, load_some(a.first + i, count), mul(rest1, g));
+        const F32x16 v = fma(beta2, load_some(a.second + i, count), mul(rest2, mul(g, g)));
+        store_some(a.first + i, m, count);
+        store_some(a.second + i, v, count);
+        const F32x16 root = square_roots(mul(v, broadcast(a.correction2)));
+        const F32x16 update = div(mul(m, broadcast(a.correction1)), add(root, broadcast(a.epsilon)));
+        const F32x16 value = load_some(a.value + i, count);
+        store_some(a.value + i, fnma(broadcast(a.learning_rate), fma(broadcast(a.decay), value, update), value), count);
+      });
+}
+
+}  // namespace
+}  // namespace lathe

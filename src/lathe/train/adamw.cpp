@@ -1,0 +1,80 @@
+#include "lathe/train/adamw.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+namespace lathe {
+namespace {
+
+constexpr int64_t kBlockFloats = 1 << 16;  // of the norm's sums, and of an update's parts
+
+}  // namespace
+
+Result<AdamW> AdamW::create(const AdamWOptions& options, int64_t size, ThreadPool& pool, const KernelTable& kernels) {
+  AdamW out;
+  out.options_ = options;
+  out.pool_ = &pool;
+  out.kernels_ = &kernels;
+  out.size_ = size;
+  LATHE_TRY(out.memory_, Workspace::create(2 * Workspace::padded(size)));
+  out.first_ = out.memory_.take(size);
+  out.second_ = out.memory_.take(size);
+  std::fill_n(out.first_, size, 0.0F);
+  std::fill_n(out.second_, size, 0.0F);
+  return out;
+}
+
+void AdamW::step(ParameterSet& parameters, double learning_rate, double gradient_factor) {
+  ++steps_;
+  const auto t = static_cast<double>(steps_);
+  AdamwArgs all{.gradient_factor = static_cast<float>(gradient_factor),
+                .beta1 = static_cast<float>(options_.beta1),
+                .beta2 = static_cast<float>(options_.beta2),
+                .correction1 = static_cast<float>(1.0 / (1.0 - std::pow(options_.beta1, t))),
+                .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(options_.beta2, t))),
+                .learning_rate = static_cast<float>(learning_rate),
+                .epsilon = static_cast<float>(options_.epsilon)};
+  for (const Parameter& p : parameters.list()) {
+    const int64_t blocks = (p.size + kBlockFloats - 1) / kBlockFloats;
+    pool_->run(blocks, 1, [&](int64_t begin, int64_t end, int) {
+      const int64_t first = begin * kBlockFloats;
+      AdamwArgs part = all;
+      part.value = parameters.values().data() + p.offset + first;
+      part.gradient = parameters.gradients().data() + p.offset + first;
+      part.first = first_ + p.offset + first;
+      part.second = second_ + p.offset + first;
+      part.n = std::min(end * kBlockFloats, p.size) - first;
+      part.decay = p.decay ? static_cast<float>(options_.weight_decay) : 0.0F;
+      kernels_->adamw(part);
+    });
+  }
+}
+
+double AdamW::global_norm(const ParameterSet& parameters) const {
+  const std::span<const float> gradients = parameters.gradients();
+  const int64_t blocks = (parameters.size() + kBlockFloats - 1) / kBlockFloats;
+  std::vector<double> sums(static_cast<size_t>(blocks));
+  pool_->run(blocks, 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t block = begin; block < end; ++block) {
+      const int64_t last = std::min((block + 1) * kBlockFloats, parameters.size());
+      double lanes[8] = {};
+      for (int64_t i = block * kBlockFloats; i < last; ++i) {
+        const double g = gradients[static_cast<size_t>(i)];
+        lanes[i % 8] += g * g;
+      }
+      double sum = 0.0;
+      for (const double lane : lanes) sum += lane;
+      sums[static_cast<size_t>(block)] = sum;
+    }
+  });
+  double sum = 0.0;
+  for (const double block : sums) sum += block;
+  return std::sqrt(sum);
+}
+
+double AdamW::clip_factor(double norm, double max_norm) {
+  return max_norm > 0.0 && norm > max_norm ? max_norm / norm : 1.0;
+}
+
+}  // namespace lathe

@@ -1,0 +1,28 @@
+// From a recipe to the configuration of the model that is trained, and to the options of its training.
+#pragma once
+
+#include "lathe/base/json.h"
+#include "lathe/base/result.h"
+#include "lathe/model/config.h"
+#include "lathe/tokenizer/tokenizer.h"
+#include "lathe/train/recipe.h"
+#include "lathe/train/train_model.h"
+
+namespace lathe::train {
+
+struct ModelSetup {
+  Json json;  // config.json of its checkpoints
+  ModelConfig config;
+};
+
+// [model] over the config.json it names, with what follows from the tokenizer. Without a tokenizer the vocabulary is
+// taken from [tokenizer]: to find errors before it is trained. kInvalidData and kUnsupported name the field.
+Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer);
+
+// Rows of one pass forward and backward.
+int64_t micro_batch_rows(const TrainRecipe& recipe);
+
+// [balance] and [train] as the core wants them.
+TrainOptions train_options(const Recipe& recipe);
+
+}  // namespace lathe::train

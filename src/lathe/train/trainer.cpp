@@ -1,0 +1,602 @@
+#include "lathe/train/trainer.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "lathe/base/cpu.h"
+#include "lathe/base/file.h"
+#include "lathe/base/log.h"
+#include "lathe/base/str.h"
+#include "lathe/base/thread_pool.h"
+#include "lathe/kernels/kernel_table.h"
+#include "lathe/model/model_files.h"
+#include "lathe/train/adamw.h"
+#include "lathe/train/model_setup.h"
+#include "lathe/train/report.h"
+#include "lathe/train/run_log.h"
+#include "lathe/train/schedule.h"
+#include "lathe/train/spike_guard.h"
+#include "lathe/train/train_checkpoint.h"
+#include "lathe/train/train_model.h"
+
+namespace lathe::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kRecentLosses = 20;
+
+double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+// Only one process works on an output folder; the lock goes with the process, however it ends.
+class FolderLock {
+ public:
+  static Result<FolderLock> take(const fs::path& folder) {
+    std::error_code error;
+    fs::create_directories(folder, error);
+    if (error) return Error{Errc::kIo, str("output: ", folder, ": cannot make the folder: ", error.message())};
+    const fs::path path = folder / ".lock";
+    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0) {
+      return Error{Errc::kIo, str("output: ", path, ": cannot open: ", std::generic_category().message(errno))};
+    }
+    FolderLock lock(fd);
+    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
+      return Error{Errc::kIo, str("output: ", folder, ": expected a folder no other run uses, found one at work")};
+    }
+    return lock;
+  }
+
+  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+
+  FolderLock& operator=(FolderLock&&) = delete;
+  FolderLock(const FolderLock&) = delete;
+  FolderLock& operator=(const FolderLock&) = delete;
+
+  ~FolderLock() {
+    if (fd_ >= 0) ::close(fd_);
+  }
+
+ private:
+  explicit FolderLock(int fd) : fd_(fd) {}
+
+  int fd_;
+};
+
+// What writers that were killed left in a run's own folder.
+void remove_leftovers(const fs::path& output) {
+  std::error_code ignored;
+  std::vector<fs::path> found;
+  for (auto entry = fs::recursive_directory_iterator(output, ignored); entry != fs::recursive_directory_iterator();
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (name.starts_with(".lathe-") && name.ends_with(".tmp")) found.push_back(entry->path());
+  }
+  for (const fs::path& path : found) fs::remove(path, ignored);
+}
+
+// Keys that change nothing that is computed, so that a run may go on with others.
+bool is_free_key(std::string_view section, std::string_view key) {
+  if (section.empty()) return key == "title" || key == "output" || key == "threads";
+  if (section == "data" || section == "checkpoint" || section == "eval") return true;  // data: compared by content
+  if (section == "train") return key == "log_every" || key == "recompute" || key == "max_steps";
+  return section == "tokenizer" || (section == "model" && (key == "from" || key == "config"));
+}
+
+Status check_same_recipe(const Json& before, const Json& after) {
+  for (const auto& [section, value] : after.as_object()) {
+    const Json* old = before.find(section);
+    if (!value.is_object()) {
+      if (is_free_key("", section) || (old != nullptr && *old == value)) continue;
+      return Error{Errc::kInvalidArgument,
+                   str("--resume: ",
+                       section,
+                       ": expected ",
+                       old == nullptr ? "none" : old->dump(),
+                       " as in the checkpoint, found ",
+                       value.dump())};
+    }
+    for (const auto& [key, member] : value.as_object()) {
+      const Json* old_member = old == nullptr ? nullptr : old->find(key);
+      if (is_free_key(section, key) || (old_member != nullptr && *old_member == member)) continue;
+      return Error{Errc::kInvalidArgument,
+                   str("--resume: ",
+                       section,
+                       '.',
+                       key,
+                       ": expected ",
+                       old_member == nullptr ? "none" : old_member->dump(),
+                       " as in the checkpoint, found ",
+                       member.dump())};
+    }
+  }
+  return {};
+}
+
+double max_load_ratio(const std::vector<std::vector<int64_t>>& loads) {
+  double worst = 0.0;
+  for (const std::vector<int64_t>& layer : loads) {
+    int64_t sum = 0;
+    int64_t most = 0;
+    for (const int64_t load : layer) {
+      sum += load;
+      most = std::max(most, load);
+    }
+    if (sum > 0) {
+      worst = std::max(worst, static_cast<double>(most) * static_cast<double>(layer.size()) / static_cast<double>(sum));
+    }
+  }
+  return worst;
+}
+
+// Losses of a step out of those of its passes; each counts by its share of the targets.
+class StepLosses {
+ public:
+  void add(const TrainLosses& losses, double share) {
+    sum_.lm += losses.lm;
+    sum_.targets += losses.targets;
+    sum_.expert_balance += share * losses.expert_balance;
+    sum_.device_balance += share * losses.device_balance;
+    sum_.communication_balance += share * losses.communication_balance;
+    sum_.sequence_balance += share * losses.sequence_balance;
+    sum_.mtp += share * losses.mtp;
+    sum_.dropped_assignments += losses.dropped_assignments;
+    if (sum_.expert_load.empty()) sum_.expert_load.resize(losses.expert_load.size());
+    for (size_t layer = 0; layer < losses.expert_load.size(); ++layer) {
+      sum_.expert_load[layer].resize(losses.expert_load[layer].size());
+      for (size_t expert = 0; expert < losses.expert_load[layer].size(); ++expert) {
+        sum_.expert_load[layer][expert] += losses.expert_load[layer][expert];
+      }
+    }
+  }
+
+  const TrainLosses& sum() const { return sum_; }
+
+  double mean() const { return sum_.targets == 0 ? 0.0 : sum_.lm / static_cast<double>(sum_.targets); }
+
+  int64_t assignments() const {
+    int64_t out = 0;
+    for (const auto& layer : sum_.expert_load) {
+      for (const int64_t load : layer) out += load;
+    }
+    return out;
+  }
+
+ private:
+  TrainLosses sum_;
+};
+
+class Run {
+ public:
+  Run(const Recipe& recipe, const RunHooks& hooks)
+      : recipe_(recipe), hooks_(hooks), output_(recipe.output), schedule_(recipe), guard_(recipe.guard) {}
+
+  Result<RunOutcome> go() {
+    LATHE_TRY(FolderLock lock, FolderLock::take(output_));
+    remove_leftovers(output_);
+    LATHE_TRY(const std::optional<fs::path> checkpoint, find_checkpoint());
+    LATHE_TRY(prepare());
+    if (checkpoint) LATHE_TRY(restore(*checkpoint));
+    LATHE_TRY(check_disk());
+    LATHE_TRY(RunLog log, RunLog::open(output_ / "metrics.jsonl", state_.step));
+    log_ = std::make_unique<RunLog>(std::move(log));
+    log_settings();
+    remove_old_checkpoints(output_, recipe_.checkpoint.keep);
+    LATHE_TRY(loop());
+    return finish();
+  }
+
+  // What the report is made of; after go().
+  Result<ReportRun> report() const {
+    LATHE_TRY(std::vector<Json> lines, read_run_log(output_ / "metrics.jsonl"));
+    return ReportRun{.name = recipe_.title.empty() ? output_.filename().string() : recipe_.title,
+                     .recipe = recipe_json(recipe_),
+                     .config = setup_.config,
+                     .parameters = model_->parameters().count(),
+                     .statistics = corpus_.statistics,
+                     .lines = std::move(lines)};
+  }
+
+ private:
+  bool stop_asked() const { return hooks_.stop && hooks_.stop(); }
+
+  Result<std::optional<fs::path>> find_checkpoint() const {
+    std::optional<fs::path> latest = latest_checkpoint(output_);
+    if (latest && !hooks_.resume) {
+      return Error{Errc::kInvalidArgument,
+                   str("output: ",
+                       output_,
+                       ": expected a folder without checkpoints, or --resume to go on, found ",
+                       latest->filename())};
+    }
+    if (!latest && hooks_.resume) log_info("no checkpoint in ", output_, " yet: starting at step 0");
+    return latest;
+  }
+
+  // Everything that does not depend on where the run stands. Errors of the recipe come before the long work.
+  Status prepare() {
+    const int threads = recipe_.threads > 0 ? static_cast<int>(recipe_.threads) : default_thread_count();
+    LATHE_TRY(const ModelSetup first, set_up_model(recipe_, nullptr));
+    LATHE_TRY(check_memory(first.config, threads));
+    const fs::path cache = recipe_.data.cache.empty() ? output_ / "data" : fs::path(recipe_.data.cache);
+    LATHE_TRY(PreparedTokenizer tokenizer, prepare_tokenizer(recipe_, cache, hooks_.stop));
+    tokenizer_folder_ = tokenizer.folder;
+    LATHE_TRY(corpus_, prepare_corpus(recipe_, tokenizer, cache, hooks_.stop));
+    LATHE_TRY(setup_, set_up_model(recipe_, &tokenizer.tokenizer));
+    LATHE_TRY(pool_, ThreadPool::create(threads));
+    LATHE_TRY(model_, TrainModel::create(setup_.config, train_options(recipe_), *pool_, kernels()));
+    const OptimizerRecipe& o = recipe_.optimizer;
+    LATHE_TRY(AdamW optimizer,
+              AdamW::create({.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon, .weight_decay = o.weight_decay},
+                            model_->parameters().size(),
+                            *pool_,
+                            kernels()));
+    optimizer_ = std::make_unique<AdamW>(std::move(optimizer));
+    LATHE_TRY(Loader loader,
+              Loader::create(corpus_.train,
+                             {.sequence_length = recipe_.train.sequence_length,
+                              .cross_documents = recipe_.train.cross_documents,
+                              .seed = recipe_.seed}));
+    loader_ = std::make_unique<Loader>(std::move(loader));
+    if (recipe_.model.from.empty()) {
+      model_->initialise(recipe_.seed);
+    } else {
+      LATHE_TRY(const ModelFiles files, ModelFiles::open(recipe_.model.from));
+      LATHE_TRY(const Checkpoint weights, files.checkpoint());
+      LATHE_TRY(model_->load(weights));
+    }
+    evaluation_ = evaluation_rows(corpus_.valid,
+                                  recipe_.train.sequence_length,
+                                  micro_batch_rows(recipe_.train),
+                                  recipe_.eval.tokens,
+                                  recipe_.train.cross_documents);
+    return {};
+  }
+
+  Status check_memory(const ModelConfig& config, int threads) const {
+    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, train_options(recipe_), threads));
+    const auto total = static_cast<uint64_t>(plan.total() + 2 * plan.values);
+    log_info("memory: values ",
+             human_bytes(static_cast<uint64_t>(plan.values)),
+             ", gradients ",
+             human_bytes(static_cast<uint64_t>(plan.gradients)),
+             ", moments ",
+             human_bytes(static_cast<uint64_t>(2 * plan.values)),
+             ", activations ",
+             human_bytes(static_cast<uint64_t>(plan.activations)),
+             ", in all ",
+             human_bytes(total));
+    const MachineLimits limits = machine_limits();
+    uint64_t room = limits.available_memory;
+    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
+      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
+    }
+    if (room == 0 || total <= room) return {};
+    return Error{Errc::kResourceExhausted,
+                 str("memory plan: expected ",
+                     human_bytes(total),
+                     " for this recipe (train.micro_batch_sequences makes it less), found ",
+                     human_bytes(room),
+                     " available")};
+  }
+
+  Status check_disk() const {
+    LATHE_TRY(const uint64_t room, free_disk_bytes(output_));
+    const uint64_t one = checkpoint_bytes(model_->parameters(), recipe_.checkpoint.dtype);
+    // The new one is written before the oldest goes.
+    const int64_t most = (recipe_.train.max_steps + recipe_.checkpoint.every - 1) / recipe_.checkpoint.every;
+    const int64_t kept = recipe_.checkpoint.keep == 0 ? most : std::min(most, recipe_.checkpoint.keep + 1);
+    const uint64_t needed = one * static_cast<uint64_t>(std::max<int64_t>(1, kept - (state_.step > 0 ? 1 : 0)));
+    if (needed <= room) return {};
+    return Error{Errc::kResourceExhausted,
+                 str("output: ",
+                     output_,
+                     ": expected ",
+                     human_bytes(needed),
+                     " of free disk for checkpoints of ",
+                     human_bytes(one),
+                     ", found ",
+                     human_bytes(room))};
+  }
+
+  Status restore(const fs::path& checkpoint) {
+    Result<RunState> state = load_run_state(checkpoint);
+    if (!state) return state.error();
+    LATHE_TRY(check_same_recipe(state->recipe, recipe_json(recipe_)));
+    if (state->corpus != corpus_.name) {
+      return Error{Errc::kInvalidArgument,
+                   "--resume: data: expected the text, filters and tokenizer of the checkpoint, found others"};
+    }
+    const Json* train = state->recipe.find("train");
+    const Json* steps = train == nullptr ? nullptr : train->find("max_steps");
+    if (steps != nullptr && *steps != Json(recipe_.train.max_steps)) {
+      log_warning("train.max_steps was ", steps->dump(), " before: the learning rate now follows another plan");
+    }
+    LATHE_TRY(load_arrays(checkpoint, model_->parameters(), *optimizer_));
+    LATHE_TRY(loader_->restore(state->loader));
+    LATHE_TRY(guard_.restore(state->guard));
+    state_ = *std::move(state);
+    checkpoint_ = checkpoint;
+    log_info("going on from ", checkpoint, ": step ", state_.step, " of ", recipe_.train.max_steps);
+    return {};
+  }
+
+  // Every coefficient in effect, and what it is applied to.
+  void log_settings() const {
+    const ModelConfig& c = setup_.config;
+    log_info("model: ",
+             name_of(c.model_type),
+             ", ",
+             with_commas(model_->parameters().count()),
+             " parameters, ",
+             c.num_hidden_layers,
+             " layers of ",
+             c.hidden_size,
+             ", ",
+             c.n_routed_experts,
+             " routed experts, ",
+             c.num_experts_per_tok,
+             " chosen, ",
+             c.n_shared_experts,
+             " shared");
+    int64_t train_tokens = 0;
+    for (const TokenSet& set : corpus_.train) train_tokens += set.tokens();
+    log_info("data: ",
+             with_commas(train_tokens),
+             " training tokens, ",
+             with_commas(corpus_.valid.tokens()),
+             " validation tokens, vocabulary ",
+             c.vocab_size);
+    log_info(
+        "plan: ",
+        recipe_.train.max_steps,
+        " steps, ",
+        with_commas(schedule_.total_tokens()),
+        " tokens, ",
+        fixed(static_cast<double>(schedule_.total_tokens()) / static_cast<double>(std::max<int64_t>(train_tokens, 1)),
+              2),
+        " passes over the data");
+    const Json json = recipe_json(recipe_);
+    for (const char* section : {"train", "optimizer", "schedule", "balance", "guard", "checkpoint", "eval"}) {
+      std::string line = str(section, ':');
+      for (const auto& [key, value] : json.find(section)->as_object()) line += str(' ', key, '=', value.dump());
+      log_info(line);
+    }
+  }
+
+  Status loop() {
+    const double begun = now();
+    double idle = 0.0;  // evaluation and checkpoints
+    const int64_t tokens_before = state_.tokens;
+    while (state_.step < recipe_.train.max_steps && !stopped_) {
+      StepReport report;
+      LATHE_TRY(step(report));
+      const double busy = now() - begun - idle;
+      tokens_per_s_ = busy > 0.0 ? static_cast<double>(state_.tokens - tokens_before) / busy : 0.0;
+      report.tokens_per_s = tokens_per_s_;
+      const auto left = static_cast<double>(schedule_.total_tokens() - state_.tokens);
+      report.seconds_left = tokens_per_s_ > 0.0 ? left / tokens_per_s_ : 0.0;
+      if (hooks_.step) hooks_.step(report);
+      const double pause = now();
+      stopped_ = stop_asked() && state_.step < recipe_.train.max_steps;
+      LATHE_TRY(after_step());
+      idle += now() - pause;
+    }
+    return {};
+  }
+
+  // Evaluation and checkpoint where they are due.
+  Status after_step() {
+    const bool last = state_.step == recipe_.train.max_steps;
+    const bool evaluate_now = recipe_.eval.every > 0 && state_.step % recipe_.eval.every == 0;
+    if ((evaluate_now || last) && !stopped_) LATHE_TRY(evaluate());
+    if (last || stopped_ || state_.step % recipe_.checkpoint.every == 0) LATHE_TRY(save());
+    return {};
+  }
+
+  Status step(StepReport& report) {
+    const int64_t rows = schedule_.rows(state_.tokens);
+    const double rate = schedule_.learning_rate(state_.step, state_.tokens);
+    const StepLosses losses = forward_backward(rows);
+    const double norm = optimizer_->global_norm(model_->parameters());
+    const bool bad = guard_.is_bad(losses.mean(), norm);
+    if (bad) {
+      LATHE_TRY(handle_bad_step(losses.mean(), norm));
+    } else {
+      optimizer_->step(model_->parameters(), rate, AdamW::clip_factor(norm, recipe_.optimizer.clip));
+      state_.recent_losses.push_back(losses.mean());
+      if (state_.recent_losses.size() > kRecentLosses) state_.recent_losses.erase(state_.recent_losses.begin());
+    }
+    // After a bad step too, since it starts counting anew.
+    model_->update_router_biases();
+    state_.step += 1;
+    state_.tokens += rows * recipe_.train.sequence_length;
+    const int64_t assignments = losses.assignments();
+    report = {.step = state_.step,
+              .max_steps = recipe_.train.max_steps,
+              .tokens = state_.tokens,
+              .loss = losses.mean(),
+              .learning_rate = rate,
+              .gradient_norm = norm,
+              .load_ratio = max_load_ratio(losses.sum().expert_load),
+              .dropped_share = assignments == 0 ? 0.0
+                                                : static_cast<double>(losses.sum().dropped_assignments) /
+                                                      static_cast<double>(assignments),
+              .bad = bad};
+    return log_step(report, losses, rows);
+  }
+
+  StepLosses forward_backward(int64_t rows) {
+    ParameterSet& parameters = model_->parameters();
+    parameters.zero_gradients();
+    StepLosses losses;
+    const int64_t micro = micro_batch_rows(recipe_.train);
+    const auto all = static_cast<double>(rows * recipe_.train.sequence_length);  // rows are full
+    for (int64_t done = 0; done < rows; done += micro) {
+      loader_->next(std::min(micro, rows - done), rows_);
+      const double share = static_cast<double>(rows_.counted) / all;
+      losses.add(model_->forward_backward(rows_.batch(), share), share);
+    }
+    return losses;
+  }
+
+  Status handle_bad_step(double loss, double norm) {
+    const std::string what = str("step ",
+                                 state_.step + 1,
+                                 ": loss ",
+                                 fixed(loss, 4),
+                                 ", gradient norm ",
+                                 fixed(norm, 4),
+                                 ", running mean of the loss ",
+                                 fixed(guard_.mean(), 4));
+    if (recipe_.guard.action == GuardAction::kStop || guard_.in_a_row() >= recipe_.guard.patience) {
+      return Error{Errc::kInvalidData,
+                   str("guard: ",
+                       what,
+                       ": expected at most ",
+                       recipe_.guard.patience - 1,
+                       " such steps in a row, found ",
+                       guard_.in_a_row(),
+                       "; the last checkpoint is ",
+                       checkpoint_.empty() ? std::string("none") : checkpoint_.string())};
+    }
+    const bool back = recipe_.guard.action == GuardAction::kRollback && !checkpoint_.empty();
+    log_warning(what, back ? ": weights of the last checkpoint, data go on" : ": update left out");
+    if (back) LATHE_TRY(load_arrays(checkpoint_, model_->parameters(), *optimizer_));
+    return {};
+  }
+
+  Status log_step(const StepReport& report, const StepLosses& losses, int64_t rows) {
+    Json line = Json::object();
+    line.set("step", report.step);
+    line.set("tokens", report.tokens);
+    line.set("rows", rows);
+    line.set("loss", report.loss);
+    line.set("lr", report.learning_rate);
+    line.set("grad_norm", report.gradient_norm);
+    line.set("tokens_per_s", tokens_per_s_);
+    const TrainLosses& sum = losses.sum();
+    line.set("expert_balance", sum.expert_balance);
+    line.set("device_balance", sum.device_balance);
+    line.set("communication_balance", sum.communication_balance);
+    line.set("sequence_balance", sum.sequence_balance);
+    line.set("mtp", sum.mtp);
+    line.set("load_ratio", report.load_ratio);
+    line.set("dropped", report.dropped_share);
+    if (report.bad) line.set("bad", true);
+    const bool with_load = report.step % recipe_.train.log_every == 0 || report.step == recipe_.train.max_steps;
+    if (with_load && !sum.expert_load.empty()) {
+      Json load = Json::array();
+      for (const std::vector<int64_t>& layer : sum.expert_load) load.push(Json::list(layer));
+      line.set("expert_load", std::move(load));
+    }
+    return log_->add(line);
+  }
+
+  Status evaluate() {
+    if (evaluation_.empty()) return {};
+    double sum = 0.0;
+    int64_t targets = 0;
+    for (const Rows& rows : evaluation_) {
+      const TrainLosses losses = model_->evaluate(rows.batch());
+      sum += losses.lm;
+      targets += losses.targets;
+    }
+    state_.valid_loss = sum / static_cast<double>(targets);
+    state_.has_valid_loss = true;
+    Json line = Json::object();
+    line.set("step", state_.step);
+    line.set("tokens", state_.tokens);
+    line.set("valid_loss", state_.valid_loss);
+    line.set("valid_tokens", targets);
+    log_info("step ",
+             state_.step,
+             ": validation loss ",
+             fixed(state_.valid_loss, 4),
+             " on ",
+             with_commas(targets),
+             " tokens");
+    return log_->add(line);
+  }
+
+  Status save() {
+    state_.loader = loader_->position();
+    state_.guard = guard_.state();
+    state_.recipe = recipe_json(recipe_);
+    state_.corpus = corpus_.name;
+    LATHE_TRY(checkpoint_,
+              save_checkpoint(
+                  output_,
+                  {.config = setup_.json, .tokenizer_folder = tokenizer_folder_, .dtype = recipe_.checkpoint.dtype},
+                  state_,
+                  model_->parameters(),
+                  *optimizer_));
+    log_info("saved ", checkpoint_);
+    remove_old_checkpoints(output_, recipe_.checkpoint.keep);
+    return write_report();
+  }
+
+  Status write_report() const {
+    LATHE_TRY(const ReportRun run, report());
+    return write_file_atomically(output_ / "report.html", html_report(run.name, std::span(&run, 1)));
+  }
+
+  RunOutcome finish() const {
+    double sum = 0.0;
+    for (const double loss : state_.recent_losses) sum += loss;
+    return {.steps = state_.step,
+            .tokens = state_.tokens,
+            .train_loss = state_.recent_losses.empty() ? 0.0 : sum / static_cast<double>(state_.recent_losses.size()),
+            .valid_loss = state_.valid_loss,
+            .has_valid_loss = state_.has_valid_loss,
+            .tokens_per_s = tokens_per_s_,
+            .checkpoint = checkpoint_,
+            .stopped = stopped_};
+  }
+
+  const Recipe& recipe_;
+  const RunHooks& hooks_;
+  fs::path output_;
+  Schedule schedule_;
+  SpikeGuard guard_;
+  fs::path tokenizer_folder_;
+  PreparedCorpus corpus_;
+  ModelSetup setup_;
+  std::unique_ptr<ThreadPool> pool_;
+  std::unique_ptr<TrainModel> model_;
+  std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Loader> loader_;
+  std::unique_ptr<RunLog> log_;
+  std::vector<Rows> evaluation_;
+  RunState state_;
+  Rows rows_;
+  fs::path checkpoint_;
+  double tokens_per_s_ = 0.0;
+  bool stopped_ = false;
+};
+
+}  // namespace
+
+Result<RunOutcome> run_recipe(const Recipe& recipe, const RunHooks& hooks, ReportRun* report) {
+  Run run(recipe, hooks);
+  LATHE_TRY(RunOutcome outcome, run.go());
+  if (report != nullptr) {
+    LATHE_TRY(*report, run.report());
+  }
+  return outcome;
+}
+
+}  // namespace lathe::train

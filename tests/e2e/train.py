@@ -1,0 +1,279 @@
+#!/usr/bin/env python3
+"""lathe train from outside: the contract of its output, checkpoints that load, going on after kills, clear errors.
+
+    train.py --program lathe --recipes recipes [--kills N]
+
+Training text is made up here: sentences of a small grammar, so that a tiny model learns something within seconds.
+--kills N interrupts N runs at random moments instead of a handful.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+PROGRAM = ""
+RECIPES = pathlib.Path()
+KILLS = 3
+SEED = 20240507
+
+RECIPE = """
+title = "tiny"
+[model]
+initializer_std = 0.02
+hidden_size = 32
+num_hidden_layers = 2
+num_attention_heads = 2
+kv_lora_rank = 16
+qk_nope_head_dim = 8
+qk_rope_head_dim = 8
+v_head_dim = 8
+n_routed_experts = 4
+num_experts_per_tok = 2
+n_shared_experts = 1
+moe_intermediate_size = 16
+[tokenizer]
+vocab_size = 320
+[train]
+max_steps = 24
+sequence_length = 32
+batch_sequences = 4
+micro_batch_sequences = 2
+log_every = 4
+[schedule]
+learning_rate = 1e-2
+warmup_steps = 4
+[balance]
+expert = 0.01
+[checkpoint]
+every = 5
+[eval]
+every = 10
+tokens = 512
+"""
+
+
+def grammar(seed, documents):
+    rng = random.Random(seed)
+    who = ["the king", "a fox", "the old woman", "her son", "a bird"]
+    what = ["saw", "loved", "lost", "found", "asked for"]
+    which = ["a golden ring", "the deep wood", "three apples", "the moon", "a house of stone"]
+    out = []
+    for _ in range(documents):
+        lines = [f"{rng.choice(who)} {rng.choice(what)} {rng.choice(which)}." for _ in range(rng.randint(2, 9))]
+        out.append("\n".join(lines))
+    return out
+
+
+def write_text(path, documents):
+    path.write_text("".join(text + "\n<|endoftext|>\n" for text in documents))
+
+
+class Train(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="lathe-train-"))
+        self.addCleanup(shutil.rmtree, self.folder, True)
+        write_text(self.folder / "train.txt", grammar(1, 300))
+        write_text(self.folder / "valid.txt", grammar(2, 40))
+        (self.folder / "tiny.toml").write_text(RECIPE)
+
+    def arguments(self, output, *more, recipe="tiny.toml"):
+        return [
+            PROGRAM, "train", str(self.folder / recipe),
+            "--set", f"data.train={self.folder / 'train.txt'}",
+            "--set", f"data.valid={self.folder / 'valid.txt'}",
+            "--set", f"output={self.folder / output}",
+            "--set", f"data.cache={self.folder / 'cache'}",
+            "--json", *more,
+        ]  # fmt: skip
+
+    def run_train(self, output, *more, code=0, preexec=None, recipe="tiny.toml"):
+        done = subprocess.run(
+            self.arguments(output, *more, recipe=recipe),
+            capture_output=True, text=True, timeout=250, preexec_fn=preexec, check=False,
+        )  # fmt: skip
+        self.assertEqual(done.returncode, code, done.stderr)
+        return json.loads(done.stdout) if code == 0 else done.stderr.splitlines()[-1]
+
+    def weights(self, output, step):
+        return (self.folder / output / f"checkpoint-{step}" / "model.safetensors").read_bytes()
+
+    def moments(self, output, step):
+        return (self.folder / output / f"checkpoint-{step}" / "training_state.safetensors").read_bytes()
+
+    def test_contract(self):
+        result = self.run_train("run")
+        self.assertEqual(set(result), {"steps", "tokens", "train_loss", "valid_loss", "tokens_per_s", "checkpoint"})
+        self.assertEqual(result["steps"], 24)
+        self.assertEqual(result["tokens"], 24 * 4 * 32)
+        self.assertLess(result["train_loss"], 5.0)  # ln 320 = 5.77
+        self.assertLess(result["valid_loss"], 5.0)
+        checkpoint = pathlib.Path(result["checkpoint"])
+        self.assertEqual(checkpoint.name, "checkpoint-24")
+        self.assertEqual(sorted(p.name for p in checkpoint.iterdir()),
+                         ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+                          "training_state.json", "training_state.safetensors"])
+        # The two latest stay.
+        self.assertEqual(sorted(p.name for p in (self.folder / "run").glob("checkpoint-*")),
+                         ["checkpoint-20", "checkpoint-24"])
+        lines = [json.loads(line) for line in (self.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        steps = [line["step"] for line in lines if "loss" in line]
+        self.assertEqual(steps, list(range(1, 25)))
+        self.assertEqual([line["step"] for line in lines if "valid_loss" in line], [10, 20, 24])
+        loads = [line["expert_load"] for line in lines if "expert_load" in line]
+        self.assertEqual(len(loads), 6)
+        self.assertEqual([sum(layer) for layer in loads[0]], [4 * 32 * 2] * 2)
+        report = (self.folder / "run" / "report.html").read_text()
+        self.assertIn("<svg", report)
+        self.assertIn("Expert load, MoE layer 1", report)
+        self.assertNotIn("http", report.replace("http-equiv", ""))
+
+        generated = subprocess.run(
+            [PROGRAM, "generate", "-m", str(checkpoint), "-p", "the king", "-n", "8", "--temperature", "0", "--json"],
+            capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertEqual(generated.returncode, 0, generated.stderr)
+        self.assertNotIn("warning", generated.stderr)
+        (self.folder / "plain.txt").write_text("\n".join(grammar(2, 40)))
+        scored = subprocess.run(
+            [PROGRAM, "eval", "perplexity", "-m", str(checkpoint), "-f", str(self.folder / "plain.txt"), "--ctx", "32",
+             "--compute", "f32", "--json"],
+            capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertEqual(scored.returncode, 0, scored.stderr)
+        # Another cut of the same text by another program path: close to the loss that training reports.
+        self.assertAlmostEqual(json.loads(scored.stdout)["nll"], result["valid_loss"], delta=0.6)
+
+    def test_repeats_and_goes_on_bit_for_bit(self):
+        self.run_train("whole")
+        self.run_train("again", "--threads", "1")
+        self.assertEqual(self.weights("whole", 24), self.weights("again", 24))
+        # A run that ends early on purpose, then goes on to the same end.
+        self.run_train("parts", "--set", "checkpoint.keep=0")
+        for step in (24, 20, 15):
+            shutil.rmtree(self.folder / "parts" / f"checkpoint-{step}")
+        error = self.run_train("parts", code=2)
+        self.assertIn("expected a folder without checkpoints, or --resume to go on, found", error)
+        result = self.run_train("parts", "--resume")
+        self.assertEqual(result["steps"], 24)
+        self.assertEqual(self.weights("whole", 24), self.weights("parts", 24))
+        self.assertEqual(self.moments("whole", 24), self.moments("parts", 24))
+        lines = [json.loads(line) for line in (self.folder / "parts" / "metrics.jsonl").read_text().splitlines()]
+        self.assertEqual([line["step"] for line in lines if "loss" in line], list(range(1, 25)))
+        # Going on after the end changes nothing.
+        self.assertEqual(self.run_train("parts", "--resume")["steps"], 24)
+        error = self.run_train("parts", "--resume", "--set", "schedule.learning_rate=0.5", code=2)
+        self.assertIn("--resume: schedule.learning_rate: expected 0.01 as in the checkpoint, found 0.5", error)
+
+    def test_kills(self):
+        self.run_train("whole")
+        rng = random.Random(SEED)
+        (self.folder / "cache").rename(self.folder / "cache-of-the-first")
+        kills = 0
+        finished = False
+        for _ in range(KILLS * 4):
+            process = subprocess.Popen(
+                self.arguments("killed", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # fmt: skip
+            try:
+                process.wait(timeout=rng.uniform(0.02, 1.0) if kills < KILLS else 250)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+            error = process.communicate()[1]
+            if process.returncode == 0:
+                finished = True
+                break
+            self.assertEqual(process.returncode, -signal.SIGKILL, error)
+        self.assertTrue(finished)
+        self.assertEqual(self.weights("whole", 24), self.weights("killed", 24))
+        self.assertEqual(self.moments("whole", 24), self.moments("killed", 24))
+        leftovers = [p.name for p in (self.folder / "killed").iterdir() if p.name.startswith(".checkpoint")]
+        self.assertEqual(leftovers, [])
+
+    def test_interrupt_saves(self):
+        process = subprocess.Popen(
+            self.arguments("stopped", "--set", "train.max_steps=100000", "--set", "checkpoint.every=100000"),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # fmt: skip
+        log = self.folder / "stopped" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not (log.exists() and log.stat().st_size > 500) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130, error)
+        result = json.loads(out)
+        self.assertGreater(result["steps"], 0)
+        self.assertTrue((pathlib.Path(result["checkpoint"]) / "training_state.json").exists())
+
+    def test_errors_come_before_work(self):
+        self.assertIn("unknown key, expected one of", self.run_train("e1", "--set", "train.max_step=3", code=1))
+        self.assertIn("kv_lora_rank: expected", self.run_train("e2", "--set", "model.kv_lora_rank=0", code=1))
+        self.assertIn("none.txt", self.run_train("e3", "--set", "data.valid=none.txt", code=1))
+        self.assertFalse((self.folder / "cache").exists())
+        error = self.run_train("e4", "--set", "train.batch_sequences=16", "--set", "train.sequence_length=1000000",
+                               "--set", "train.micro_batch_sequences=0", code=3)
+        self.assertIn("memory plan: expected", error)
+
+    def test_full_disk_keeps_the_last_checkpoint(self):
+        self.run_train("full", "--set", "train.max_steps=10", "--set", "schedule.kind=constant")
+        limit = len(self.moments("full", 10)) // 2
+        error = self.run_train(
+            "full", "--resume", "--set", "train.max_steps=20", "--set", "schedule.kind=constant", code=1,
+            preexec=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))  # fmt: skip
+        self.assertIn("lathe: error:", error)
+        self.assertIn("cannot write", error)
+        result = self.run_train("full", "--resume", "--set", "train.max_steps=20", "--set", "schedule.kind=constant")
+        self.assertEqual(result["steps"], 20)
+
+    def test_variants_make_one_report(self):
+        recipe = RECIPE + """
+[[variant]]
+name = "mla"
+[[variant]]
+name = "mqa"
+set = { "model.model_type" = "deepseek", "model.num_key_value_heads" = 1 }
+[[variant]]
+name = "longer"
+set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequence_length" = 64 }
+"""
+        (self.folder / "variants.toml").write_text(recipe)
+        result = self.run_train("all", "--set", "train.max_steps=6", recipe="variants.toml")
+        self.assertEqual([one["name"] for one in result["variants"]], ["mla", "mqa", "longer"])
+        report = (self.folder / "all" / "report.html").read_text()
+        self.assertIn(">mqa</td>", report)
+        config = json.loads((self.folder / "all" / "longer" / "checkpoint-6" / "config.json").read_text())
+        self.assertEqual(config["max_position_embeddings"], 64)
+        again = self.run_train("all", "--resume", "--set", "train.max_steps=6", recipe="variants.toml")
+        self.assertEqual([one["steps"] for one in again["variants"]], [6, 6, 6])
+
+    def test_recipes_are_readable(self):
+        # Each ships with the program; what is missing is the data, which only the user has.
+        for recipe in sorted(RECIPES.glob("*.toml")):
+            done = subprocess.run(
+                [PROGRAM, "train", str(recipe), "--set", f"output={self.folder / recipe.stem}"],
+                capture_output=True, text=True, check=False)  # fmt: skip
+            self.assertEqual(done.returncode, 1 if recipe.stem == "long-context" else 2, (recipe, done.stderr))
+            expected = "model: hidden_size" if recipe.stem == "long-context" else "data.train: expected files, found none"
+            self.assertIn(expected, done.stderr, recipe)
+
+
+def main():
+    global PROGRAM, RECIPES, KILLS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--recipes", type=pathlib.Path, required=True)
+    parser.add_argument("--kills", type=int, default=KILLS)
+    options, rest = parser.parse_known_args()
+    PROGRAM, RECIPES, KILLS = os.path.abspath(options.program), options.recipes, options.kills
+    unittest.main(argv=[sys.argv[0], *rest])
+
+
+if __name__ == "__main__":
+    main()
