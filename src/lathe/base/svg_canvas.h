@@ -31,6 +31,7 @@ struct Axis {
   bool log = false;
   std::vector<double> ticks;  // inside [low, high], rising
 
+  // Whether the value is finite and, on a log axis, positive.
   bool shows(double value) const;
   double place(double value) const;  // 0 at low, 1 at high
 };
@@ -47,6 +48,7 @@ class Range {
  public:
   explicit Range(bool positive = false) : positive_(positive) {}
 
+  // Takes a value in.
   void add(double value);
 
   double low() const { return any_ ? low_ : 0.0; }
