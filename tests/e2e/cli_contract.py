@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.etree.ElementTree
 
 PROGRAM = ""
 SOURCE = pathlib.Path()
@@ -199,6 +200,68 @@ class Contract(unittest.TestCase):
         self.assertEqual(list(result), ["tokens", "nll", "perplexity", "bits_per_byte"])
         self.assertGreater(result["tokens"], 100)
         self.assertTrue(1.0 < result["perplexity"] < 1000.0)
+
+    def check_picture(self, path, kind):
+        root = xml.etree.ElementTree.parse(path).getroot()
+        self.assertEqual((root.tag, root.get("role")), ("{http://www.w3.org/2000/svg}svg", "img"))
+        self.assertGreater(len(root.findall(f".//{{http://www.w3.org/2000/svg}}{kind}")), 3)
+
+    def test_perplexity_by_position(self):
+        text = self.folder / "text"
+        text.write_text("Once upon a time there was a king. " * 60, encoding="utf-8")
+        out = self.folder / "bins.svg"
+        arguments = ["eval", "perplexity", "-m", SOURCE / "models/storyteller", "-f", text, "-q"]
+        result = json.loads(self.run_program(*arguments, "--ctx", 100, "--by-position", 3, "--out", out, "--json"))
+        bins = result["by_position"]
+        self.assertEqual([(b["from"], b["to"]) for b in bins], [(0, 34), (34, 67), (67, 100)])
+        self.assertEqual(list(bins[0]), ["from", "to", "nll", "perplexity", "tokens"])
+        self.assertEqual(sum(b["tokens"] for b in bins), result["tokens"])
+        mean = sum(b["nll"] * b["tokens"] for b in bins) / result["tokens"]
+        self.assertAlmostEqual(mean, result["nll"], places=9)
+        self.assertLess(bins[2]["nll"], bins[0]["nll"], "a text that repeats itself gets easier")
+        self.check_picture(out, "line")
+        plain = json.loads(self.run_program(*arguments, "--ctx", 100, "--json"))
+        self.assertEqual({**plain, "by_position": bins}, result)
+        text.write_text("Once upon a time", encoding="utf-8")
+        short = json.loads(self.run_program(*arguments, "--by-position", 2, "--json"))["by_position"]
+        self.assertEqual((short[1]["nll"], short[1]["tokens"]), (None, 0), "no window reached it")
+        self.assertIn("--by-position", self.error_of(*arguments, "--ctx", 3, "--by-position", 4, code=2))
+        self.assertIn(".svg or .html", self.error_of(*arguments, "--by-position", 4, "--out", "x.png", code=2))
+
+    def test_needle(self):
+        arguments = ["eval", "needle", "-m", SOURCE / "models/storyteller", "-q"]
+        asked = ["--lengths", "200,150", "--depths", "0,50,100", "--seed", 4, "--json"]
+        svg, page = self.folder / "map.svg", self.folder / "map.html"
+        text = self.run_program(*arguments, *asked, "--out", svg)
+        result = json.loads(text)
+        self.assertEqual((result["form"], result["lengths"], result["depths"]), ("plain", [150, 200], [0, 50, 100]))
+        self.assertEqual(len(result["cells"]), 6)
+        for cell in result["cells"]:
+            self.assertTrue(cell["length"] - 40 < cell["prompt_tokens"] < cell["length"], cell)
+            self.assertTrue(0.0 < cell["reciprocal_rank"] <= 1.0 and cell["logprob"] < 0.0, cell)
+        mean = sum(cell["logprob"] for cell in result["cells"]) / 6
+        self.assertAlmostEqual(mean, result["logprob"], places=9)
+        self.check_picture(svg, "rect")
+        self.assertEqual(self.run_program(*arguments, *asked, "--out", page, "-t", 1), text, "same seed, same bytes")
+        self.assertEqual(page.read_text(encoding="utf-8").count("<svg "), 2)
+        story = self.folder / "story.txt"
+        story.write_text("The fox said nothing. The hen was not at home.", encoding="utf-8")
+        other = json.loads(self.run_program(*arguments, *asked, "-f", story))
+        self.assertNotEqual(other["logprob"], result["logprob"])
+        self.assertIn("at most the context size 512", self.error_of(*arguments, "--lengths", "200,513", code=2))
+        self.assertIn("--lengths: expected at least", self.error_of(*arguments, "--lengths", "20", code=2))
+        self.assertIn("--ctx-size: expected at least", self.error_of(*arguments, "-c", 40, code=2))
+        self.assertIn(".svg or .html", self.error_of(*arguments, "--out", "map.png", code=2))
+        story.write_text(" ", encoding="utf-8")
+        self.assertIn("found no word", self.error_of(*arguments, "-f", story, code=1))
+
+    def test_needle_in_a_chat(self):
+        model = self.folder / "model"
+        shutil.copytree(SOURCE / "models/storyteller", model)
+        (model / "chat_template.jinja").write_text("{{ bos_token }}{{ messages[0].content }}\n\nAnswer:", encoding="utf-8")
+        arguments = ["eval", "needle", "-m", model, "--lengths", 200, "--depths", 50, "--json", "-q"]
+        self.assertEqual(json.loads(self.run_program(*arguments))["form"], "chat")
+        self.assertEqual(json.loads(self.run_program(*arguments, "--plain"))["form"], "plain")
 
     def test_tokenizers_of_the_shared_set(self):
         root = shared_golden() / "tokenizers"

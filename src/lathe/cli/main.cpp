@@ -34,6 +34,7 @@ int run_command(const Command& command) {
                                [](const TemplateOptions& options) { return run_template(options); },
                                [](const EvalLogitsOptions& options) { return run_eval_logits(options); },
                                [](const EvalPerplexityOptions& options) { return run_eval_perplexity(options); },
+                               [](const EvalNeedleOptions& options) { return run_eval_needle(options); },
                                [](const PullOptions& options) { return run_pull(options); },
                                [](const ListOptions& options) { return run_list(options); },
                                [](const RmOptions& options) { return run_rm(options); },

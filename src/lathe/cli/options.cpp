@@ -27,6 +27,7 @@ struct Parsed {
   EvalLogitsOptions eval_logits;
   EvalPerplexityOptions eval_perplexity;
   TrainCommandOptions train;
+  EvalNeedleOptions eval_needle;
   PullOptions pull;
   ListOptions list;
   RmOptions rm;
@@ -171,8 +172,26 @@ void add_generate(CLI::App& app, GenerateOptions& o) {
   add_engine_flags(sub, o.engine, true);
 }
 
+void add_eval_needle(CLI::App& eval, EvalNeedleOptions& o) {
+  CLI::App& sub = command(eval, "needle", "Passkey retrieval over context lengths and depths");
+  option(sub, "--lengths", o.lengths, "Tokens of prompt and answer, e.g. 1024,4096; default: 12 up to the context size")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(whole(1, kMaxTokens));
+  option(sub, "--depths", o.depths, "Where the key stands, in percent, e.g. 0,50,100; default: 12 from 0 to 100")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->check(whole(0, 100));
+  option(sub, "--samples", o.samples, "Prompts of each length and depth (default 1)")->check(whole(1, 10000));
+  option(sub, "--seed", o.seed, "Of keys and text; same seed, same prompts (default 0)")->check(whole(0, INT64_MAX));
+  option(sub, "-f,--file", o.file, "UTF-8 text to hide the key in; default: sentences built in");
+  option(sub, "--out", o.out, ".svg or .html file with heat maps");
+  flag(sub, "--plain", o.plain, "Continue text even where the model has a chat template");
+  add_engine_flags(sub, o.engine, true);
+}
+
 void add_eval(CLI::App& app, Parsed& p) {
-  CLI::App& eval = command(app, "eval", "Logits and perplexity of a model");
+  CLI::App& eval = command(app, "eval", "Logits, perplexity and passkey retrieval of a model");
   eval.require_subcommand(1);
   CLI::App& logits = command(eval, "logits", "Write the logits of every position to a safetensors file");
   option(logits, "--token-ids", p.eval_logits.token_ids, "1,2,3 or @FILE.json")->required();
@@ -183,7 +202,14 @@ void add_eval(CLI::App& app, Parsed& p) {
   option(perplexity, "-f,--file", p.eval_perplexity.file, "UTF-8 text")->required();
   option(perplexity, "--ctx", p.eval_perplexity.window, "Tokens per window; default: the context size")
       ->check(whole(2, kMaxTokens));
+  option(perplexity,
+         "--by-position",
+         p.eval_perplexity.by_position,
+         "Also perplexity in that many bins of the position in the window")
+      ->check(whole(1, 4096));
+  option(perplexity, "--out", p.eval_perplexity.out, "With --by-position: .svg or .html file with a chart of the bins");
   add_engine_flags(perplexity, p.eval_perplexity.engine, true);
+  add_eval_needle(eval, p.eval_needle);
 }
 
 void add_train(CLI::App& app, TrainCommandOptions& o) {
@@ -388,6 +414,13 @@ Status cross_check(const BenchOptions& o) {
   return {};
 }
 
+Status cross_check(const EvalPerplexityOptions& o) {
+  if (!o.out.empty() && o.by_position == 0) {
+    return Error{Errc::kInvalidArgument, "eval perplexity: expected --by-position with --out, found none"};
+  }
+  return {};
+}
+
 Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   const std::string name = app.get_subcommands().front()->get_name();
   if (name == "run") return Command(p.run);
@@ -418,8 +451,10 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   if (name == "list") return Command(p.list);
   if (name == "rm") return Command(p.rm);
   if (name == "train") return Command(p.train);
-  const CLI::App* eval = app.get_subcommands().front();
-  if (eval->get_subcommands().front()->get_name() == "logits") return Command(p.eval_logits);
+  const std::string evaluation = app.get_subcommands().front()->get_subcommands().front()->get_name();
+  if (evaluation == "logits") return Command(p.eval_logits);
+  if (evaluation == "needle") return Command(p.eval_needle);
+  LATHE_TRY(cross_check(p.eval_perplexity));
   return Command(p.eval_perplexity);
 }
 

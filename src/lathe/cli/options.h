@@ -109,7 +109,21 @@ struct EvalLogitsOptions {
 struct EvalPerplexityOptions {
   EngineFlags engine;
   std::string file;
-  int64_t window = 0;  // --ctx; 0: the context size
+  int64_t window = 0;       // --ctx; 0: the context size
+  int64_t by_position = 0;  // bins of the window; 0: none
+  std::string out;          // .svg or .html with the bins; empty: none
+};
+
+// lathe eval needle.
+struct EvalNeedleOptions {
+  EngineFlags engine;
+  std::vector<int64_t> lengths;  // tokens; empty: the paper's, scaled to the context
+  std::vector<int64_t> depths;   // percent; empty: the paper's
+  int64_t samples = 1;           // prompts of each length and depth
+  uint64_t seed = 0;
+  std::string file;    // text to hide the key in; empty: built in
+  std::string out;     // .svg or .html with heat maps; empty: none
+  bool plain = false;  // no chat template
 };
 
 // lathe train.
@@ -193,6 +207,7 @@ using Command = std::variant<Answered,
                              TemplateOptions,
                              EvalLogitsOptions,
                              EvalPerplexityOptions,
+                             EvalNeedleOptions,
                              PullOptions,
                              ListOptions,
                              RmOptions,
@@ -218,6 +233,7 @@ int run_template(const TemplateOptions& options);
 int run_eval_logits(const EvalLogitsOptions& options);
 int run_eval_perplexity(const EvalPerplexityOptions& options);
 int run_train(const TrainCommandOptions& options);
+int run_eval_needle(const EvalNeedleOptions& options);
 int run_pull(const PullOptions& options);
 int run_list(const ListOptions& options);
 int run_rm(const RmOptions& options);

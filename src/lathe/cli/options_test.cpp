@@ -58,6 +58,12 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
                                                     {"bench", "-m", "x", "--batch", "4096"},
                                                     {"eval"},
                                                     {"eval", "logits", "-m", "x"},
+                                                    {"eval", "perplexity", "-m", "x", "-f", "y", "--out", "a.svg"},
+                                                    {"eval", "perplexity", "-m", "x", "-f", "y", "--by-position", "0"},
+                                                    {"eval", "needle"},
+                                                    {"eval", "needle", "-m", "x", "--depths", "50,101"},
+                                                    {"eval", "needle", "-m", "x", "--lengths", "0"},
+                                                    {"eval", "needle", "-m", "x", "--samples", "0"},
                                                     {"train"},
                                                     {"train", "r.toml", "--set"}};
   for (const std::vector<const char*>& arguments : cases) {
@@ -162,6 +168,37 @@ TEST(Options, ListsOfTheBenchmark) {
   ASSERT_TRUE(plain.has_value()) << plain.error().message;
   EXPECT_EQ(std::get<BenchOptions>(*plain).prompt, (std::vector<int64_t>{512}));
   EXPECT_EQ(std::get<BenchOptions>(*plain).depth, (std::vector<int64_t>{0}));
+}
+
+TEST(Options, ListsOfTheNeedleTest) {
+  const Result<Command> parsed = parse({"eval",
+                                        "needle",
+                                        "-m",
+                                        "dir",
+                                        "--lengths",
+                                        "1024,4096",
+                                        "--depths",
+                                        "0,50,100",
+                                        "--samples",
+                                        "3",
+                                        "--seed",
+                                        "9",
+                                        "-f",
+                                        "text",
+                                        "--out",
+                                        "a.html",
+                                        "--plain",
+                                        "--json"});
+  ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
+  const auto& o = std::get<EvalNeedleOptions>(*parsed);
+  EXPECT_EQ(o.engine.model, "dir");
+  EXPECT_EQ(o.lengths, (std::vector<int64_t>{1024, 4096}));
+  EXPECT_EQ(o.depths, (std::vector<int64_t>{0, 50, 100}));
+  EXPECT_EQ(o.samples, 3);
+  EXPECT_EQ(o.seed, 9U);
+  EXPECT_EQ(o.file, "text");
+  EXPECT_EQ(o.out, "a.html");
+  EXPECT_TRUE(o.plain && o.engine.json);
 }
 
 TEST(Options, VariablesFillInAndTheCommandLineWins) {
