@@ -4,9 +4,11 @@ What it answers depends on the last message: a word of SCRIPTS below, or an echo
 PAGE [PORT]` serves the page for a look at it in a browser.
 """
 
+import contextlib
 import http.server
 import json
 import pathlib
+import socket
 import sys
 import threading
 import time
@@ -66,7 +68,7 @@ HOSTILE = """<script>attack(1)</script><img src=x onerror="attack(2)"><svg onloa
 
 STORY = " there was a king who had three sons, and the youngest of them was thought a fool."
 LONG = "\n\n".join(f"Paragraph {i}: " + "the shavings curl away from the tool and fall. " * 3 for i in range(40))
-SCRIPTS = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": LONG, "slow": "word " * 200, "story": STORY}
+SCRIPTS = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": LONG, "slow": "word " * 100, "story": STORY}
 
 
 class StandIn(http.server.ThreadingHTTPServer):
@@ -82,7 +84,7 @@ class StandIn(http.server.ThreadingHTTPServer):
         self.key, self.chat_template, self.delay, self.healthy = "", True, 0.0, True
         self.bodies, self.keys, self.cut, self.failures = [], [], 0, 1
         self.models = ["stand-in"]
-        self.open_streams = threading.Event()
+        self.connections = []
 
     @property
     def address(self):
@@ -92,9 +94,22 @@ class StandIn(http.server.ThreadingHTTPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return self
 
+    def get_request(self):
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # the page may go at any time
+            super().handle_error(request, client_address)
+
     def stop(self):
+        """Ends as a process would: with all connections."""
         self.shutdown()
         self.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -166,7 +181,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         text = SCRIPTS.get(word, f"You said: {word}")
         pieces = [text[i : i + 5] for i in range(0, len(text), 5)]
-        delay = server.delay or (0.03 if word in ("slow", "long") else 0)
+        delay = server.delay or {"slow": 0.03, "long": 0.01}.get(word, 0)
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
@@ -183,8 +198,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.event(choice({"content": piece} if chat else piece))
             time.sleep(delay)
             if word == "break" and number == 1:
+                time.sleep(0.2)  # the page has read what came
                 self.close_connection = True
-                self.connection.close()
+                self.connection.shutdown(socket.SHUT_RDWR)
                 return
             if word == "fault" and number == 1:
                 self.event({"error": {"message": "out of memory", "type": "server_error", "code": "memory"}})
