@@ -49,6 +49,9 @@ class Browser:
         command = [program, "--headless", "--remote-debugging-pipe", f"--user-data-dir={self.profile}", "--disable-gpu"]
         command += ["--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
         command += ["--disable-dev-shm-usage", "--disable-extensions", "--mute-audio", "--lang=en"]
+        # Without a screen it knows no mouse. 2: hovers, 4: points finely.
+        settings = "primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4"
+        command.append(f"--blink-settings={settings}")
         if os.getuid() == 0:
             command.append("--no-sandbox")  # it does not start as root otherwise
         self.process = subprocess.Popen(

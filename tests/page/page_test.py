@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """The chat page in a real browser: clicks, keys, streams, faults.
 
-    page_test.py --page index.html                         against a stand-in server with scripted answers
-    page_test.py --program lathe --model models/storyteller   against the real one
+    page_test.py --page index.html
+
+The server is a stand-in with scripted answers; serve_test.py takes the program.
 
 Without Chromium the test says so and ends with code 77, which ctest shows as skipped.
 """
@@ -17,7 +18,7 @@ import unittest
 
 import audit
 from browser import ALT, CTRL, SHIFT, Browser, Page, find_browser
-from stand_in_server import HOSTILE, LONG, StandIn
+from stand_in_server import HOSTILE, LONG, STORY, StandIn
 
 PAGE = pathlib.Path()
 IDLE = "document.querySelector('#stop').hidden && document.querySelector('article.assistant') !== null"
@@ -31,10 +32,13 @@ class PageTest(unittest.TestCase):
     maxDiff = None
 
     def setUp(self):
-        self.server = StandIn(PAGE).start()
+        self.server = self.start_server()
         self.addCleanup(lambda: self.server.stop())
         self.page = self.tab()
         self.failed_requests_expected = False
+
+    def start_server(self):
+        return StandIn(PAGE).start()
 
     def tab(self, **options):
         page = Page(browser(), **options)
@@ -195,6 +199,32 @@ class Conversation(PageTest):
         self.page.wait("document.querySelectorAll('article').length === 2")
         self.wait_idle()
         self.assertEqual(self.last_body()["prompt"], "A new beginning")
+
+    def test_the_server_says_that_a_model_continues_text(self):
+        self.server.about = {"chat_template": False, "max_model_len": 60}
+        page = self.tab()
+        page.wait("document.querySelector('#empty-title').textContent === 'How does it begin?'")
+        self.ask("Once upon a time", page)
+        self.assertEqual([path for path, _ in self.server.bodies], ["/v1/completions"])
+        # 41 tokens for 180 characters: of 60 tokens the text may have half, less a margin, about 125 characters.
+        for _ in range(2):
+            page.press("Enter")
+            page.wait(f"{LAST}.querySelector('.stats') && document.querySelector('#stop').hidden")
+            self.wait_idle(page)
+        prompts = [body["prompt"] for _, body in self.server.bodies]
+        self.assertEqual(len(prompts[1]), len("Once upon a time") + len(STORY))
+        self.assertTrue(90 < len(prompts[2]) <= 125 and prompts[1].endswith(STORY) and prompts[2].endswith(STORY), prompts)
+        self.assertIn(" " + prompts[2], "Once upon a time" + 2 * STORY)
+        self.assertIn("no longer fits", page.evaluate(f"{LAST}.querySelector('.stats').textContent"))
+
+    def test_a_text_that_has_become_too_long_goes_on_from_its_end(self):
+        self.failed_requests_expected = True
+        self.server.about, self.server.context = {"chat_template": False}, 1000
+        page = self.tab()
+        text = "and then " * 400
+        self.ask(text + "the end", page)
+        prompt = self.last_body()["prompt"]
+        self.assertTrue(prompt.endswith("the end") and prompt.startswith(("and", "then")) and 400 < len(prompt) <= 1000, prompt)
 
 
 class Faults(PageTest):

@@ -73,7 +73,7 @@ SCRIPTS = {"markdown": MARKDOWN, "hostile": HOSTILE, "long": LONG, "slow": "word
 
 class StandIn(http.server.ThreadingHTTPServer):
     """Settings that tests change: `key` (asked for when set), `chat_template`, `delay` between pieces in seconds,
-    `healthy`. Seen: `bodies` of generation requests, `keys` they came with, `cut`, the streams that the page closed."""
+    `healthy`, `about` the model in the list of models, `context` in characters. Seen: `bodies` of generation requests, `keys` they came with, `cut`, the streams that the page closed."""
 
     daemon_threads = True
     allow_reuse_address = True
@@ -82,8 +82,9 @@ class StandIn(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", port), Handler)
         self.page = pathlib.Path(page)
         self.key, self.chat_template, self.delay, self.healthy = "", True, 0.0, True
+        self.context = 1 << 30
         self.bodies, self.keys, self.cut, self.failures = [], [], 0, 1
-        self.models = ["stand-in"]
+        self.model, self.about = "stand-in", {}
         self.connections = []
 
     @property
@@ -145,7 +146,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(200 if self.server.healthy else 503, {"status": "ok" if self.server.healthy else "loading model"})
         elif self.path == "/v1/models":
             if not self.refused():
-                data = [{"id": name, "object": "model", "owned_by": "lathe"} for name in self.server.models]
+                data = [{"id": self.server.model, "object": "model", "owned_by": "lathe", **self.server.about}]
                 self.answer(200, {"object": "list", "data": data})
         else:
             self.fail(404, f"no such endpoint: {self.path}", "not_found")
@@ -160,6 +161,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         chat = self.path == "/v1/chat/completions"
         if chat and not server.chat_template:
             return self.fail(400, "the model has no chat template: use /v1/completions", "no_chat_template")
+        if not chat and len(body["prompt"]) > server.context:
+            return self.fail(400, "the prompt is longer than the context", "context_length_exceeded")
         word = body["messages"][-1]["content"].strip() if chat else "story"
         if word == "refuse":
             return self.fail(400, "temperature: expected 0 to 2, found 9", "invalid_value")
@@ -206,7 +209,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.event({"error": {"message": "out of memory", "type": "server_error", "code": "memory"}})
                 break
         self.event(choice({} if chat else "", "length" if word == "story" else "stop"))
-        self.event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": len(pieces), "total_tokens": 0}})
+        self.event({"choices": [], "usage": {"prompt_tokens": 7 if chat else len(body["prompt"]) // 4, "completion_tokens": len(pieces), "total_tokens": 0}})
         self.event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
         self.wfile.flush()
