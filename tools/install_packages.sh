@@ -9,7 +9,7 @@ packages_of() {
   case "$1" in
     build)
       echo cmake ninja-build gcc g++ pkg-config nlohmann-json3-dev libcli11-dev libpcre2-dev libcurl4-openssl-dev \
-        libssl-dev libedit-dev
+        libssl-dev libedit-dev libboost-dev
       ;;
     test)
       echo git libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3 python3-jinja2 qemu-user expect \
