@@ -5,8 +5,8 @@ get_property(lathe_modules GLOBAL PROPERTY LATHE_MODULES)
 get_property(lathe_external_links GLOBAL PROPERTY LATHE_EXTERNAL_LINKS)
 list(REMOVE_DUPLICATES lathe_external_links)
 # Compiled in, or used by the program only.
-list(REMOVE_ITEM lathe_external_links nlohmann_json::nlohmann_json CLI11::CLI11 PkgConfig::EDIT)
-list(FILTER lathe_modules EXCLUDE REGEX "^lathe_cli")
+list(REMOVE_ITEM lathe_external_links nlohmann_json::nlohmann_json CLI11::CLI11 PkgConfig::EDIT Boost::headers)
+list(FILTER lathe_modules EXCLUDE REGEX "^lathe_(cli|server)")
 
 set(lathe_objects "")
 foreach(module IN LISTS lathe_modules)

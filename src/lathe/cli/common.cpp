@@ -71,7 +71,8 @@ void log_plan(const MemoryPlan& plan) {
            human_bytes(plan.total));
 }
 
-Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
+Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags,
+                                            const std::function<void(EngineOptions&)>& adjust) {
   LATHE_TRY(const std::filesystem::path folder, model_folder(flags.model));
   LATHE_TRY(const std::optional<CacheFormat> cache_type, parse_cache_type(flags.cache_type));
   EngineOptions options;
@@ -91,6 +92,7 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags) {
   options.on_plan = [&](const MemoryPlan& plan) {
     if (!flags.quiet) log_plan(plan);
   };
+  if (adjust) adjust(options);
   LATHE_TRY(std::unique_ptr<Engine> engine, Engine::open(options));
   for (const std::string& warning : engine->warnings()) log_warning(warning);
   return engine;

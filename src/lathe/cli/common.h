@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -40,8 +41,9 @@ Result<std::optional<CacheFormat>> parse_cache_type(const std::string& text);
 // Says on stderr what the model will take.
 void log_plan(const MemoryPlan& plan);
 
-// Opens the model; prints warnings, and the memory plan unless quiet, to stderr.
-Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags);
+// Opens the model; prints warnings, and the memory plan unless quiet, to stderr. `adjust` sets what is no flag.
+Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags,
+                                            const std::function<void(EngineOptions&)>& adjust = {});
 
 // Flags over the model's generation_config.json. A model whose defaults say do_sample=false is greedy unless told
 // otherwise.

@@ -27,6 +27,7 @@ int run_command(const Command& command) {
                                  return written ? kExitOk : report(written.error());
                                },
                                [](const RunOptions& options) { return run_run(options); },
+                               [](const ServeOptions& options) { return run_serve(options); },
                                [](const GenerateOptions& options) { return run_generate(options); },
                                [](const InspectOptions& options) { return run_inspect(options); },
                                [](const VerifyOptions& options) { return run_verify(options); },

@@ -20,6 +20,7 @@ constexpr int64_t kMaxTokens = int64_t{1} << 31;
 struct Parsed {
   RunOptions run;
   GenerateOptions generate;
+  ServeOptions serve;
   InspectOptions inspect;
   VerifyOptions verify;
   TokenizeOptions tokenize;
@@ -188,6 +189,40 @@ void add_eval_needle(CLI::App& eval, EvalNeedleOptions& o) {
   option(sub, "--out", o.out, ".svg or .html file with heat maps");
   flag(sub, "--plain", o.plain, "Continue text even where the model has a chat template");
   add_engine_flags(sub, o.engine, true);
+}
+
+void add_serve(CLI::App& app, ServeOptions& o) {
+  CLI::App& sub = command(app,
+                          "serve",
+                          "Serve a model over HTTP: OpenAI's API, metrics and a chat page",
+                          "Without -m: the embedded default model. Ctrl-C or SIGTERM ends it when running answers are\n"
+                          "done, a second one at once.");
+  option(sub, "--host", o.host, "Address to listen on (default 127.0.0.1)");
+  option(sub, "--port", o.port, "Port (default 8080); 0: any free one")->check(whole(0, 65535));
+  option(sub, "--alias", o.alias, "Name of the model for clients; default: that of -m");
+  option(sub, "--chat-template", o.chat_template, "Jinja file instead of the model's own template");
+  option(sub, "--api-key-file", o.api_key_file, "File with the keys that clients may use, one a line");
+  flag(sub, "--allow-unauthenticated", o.allow_unauthenticated, "Listen on other addresses than loopback without keys");
+  option(sub, "--cors-origin", o.cors_origins, "Web origin whose pages may call; * for all; may be repeated")
+      ->allow_extra_args(false);
+  option(sub, "--allow-host", o.allow_hosts, "Host name that requests may use on loopback; may be repeated")
+      ->allow_extra_args(false);
+  option(sub, "--cache-tokens", o.cache_tokens, "Positions of the cache, all answers together; default: 32768 or -c")
+      ->check(whole(1, kMaxTokens));
+  option(sub, "--parallel", o.parallel, "Answers computed at a time (default 64)")->check(whole(1, 512));
+  flag(sub, "--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew");
+  option(sub, "--draft-tokens", o.draft_tokens, "Tokens guessed per step and checked together (default 0: off)")
+      ->check(whole(0, 64));
+  option(sub, "--max-queue", o.max_queue, "Answers that may wait for their first token (default 256)")
+      ->check(whole(1, 1 << 20));
+  option(sub, "--max-connections", o.max_connections, "Open connections (default 4096)")->check(whole(1, 1 << 20));
+  option(sub, "--max-body", o.max_body_mib, "Largest request body in MiB (default 8)")->check(whole(1, 1024));
+  option(sub, "--drain", o.drain_s, "Seconds that running answers have at the end (default 30)")
+      ->check(whole(0, 86400));
+  option(sub, "--log-format", o.log_format, "text or json")->check(one_of({"text", "json"}));
+  option(sub, "--metrics-prefix", o.metrics_prefix, "What metric names begin with: lathe or vllm")
+      ->check(one_of({"lathe", "vllm"}));
+  add_engine_flags(sub, o.engine, false, false);
 }
 
 void add_eval(CLI::App& app, Parsed& p) {
@@ -367,6 +402,7 @@ std::unique_ptr<CLI::App> make_app(Parsed& p) {
       "--version", [] { return str("lathe ", LATHE_VERSION, " (", __VERSION__, ", kernels ", kernels().isa, ")"); });
   add_run(*app, p.run);
   add_generate(*app, p.generate);
+  add_serve(*app, p.serve);
   add_looking(*app, p);
   add_text(*app, p);
   add_eval(*app, p);
@@ -428,6 +464,7 @@ Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
     LATHE_TRY(cross_check(p.generate));
     return Command(p.generate);
   }
+  if (name == "serve") return Command(p.serve);
   if (name == "inspect") {
     if (p.inspect.model.empty() && !p.inspect.cpu) {
       return Error{Errc::kInvalidArgument, "inspect: expected a MODEL or --cpu, found neither"};

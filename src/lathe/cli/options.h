@@ -65,6 +65,29 @@ struct GenerateOptions {
   std::optional<int64_t> logprobs;
 };
 
+// lathe serve.
+struct ServeOptions {
+  EngineFlags engine;
+  std::string host = "127.0.0.1";
+  int64_t port = 8080;               // 0: any free one
+  std::optional<std::string> alias;  // what clients call the model
+  std::optional<std::string> chat_template;
+  std::optional<std::string> api_key_file;
+  bool allow_unauthenticated = false;  // listen beyond this machine without keys
+  std::vector<std::string> cors_origins;
+  std::vector<std::string> allow_hosts;
+  int64_t cache_tokens = 0;  // 0: the context size, at least 32768
+  int64_t parallel = 64;     // answers computed at a time
+  bool no_prefix_cache = false;
+  int64_t draft_tokens = 0;
+  int64_t max_queue = 256;
+  int64_t max_connections = 4096;
+  int64_t max_body_mib = 8;
+  int64_t drain_s = 30;
+  std::string log_format = "text";  // "text", "json"
+  std::string metrics_prefix = "lathe";
+};
+
 struct InspectOptions {
   std::string model;  // folder, config.json, or name; empty with cpu
   bool json = false;
@@ -201,6 +224,7 @@ struct Answered {
 using Command = std::variant<Answered,
                              RunOptions,
                              GenerateOptions,
+                             ServeOptions,
                              InspectOptions,
                              VerifyOptions,
                              TokenizeOptions,
@@ -226,6 +250,7 @@ std::vector<std::string> all_options();
 // One function per subcommand, each in its own file. They return the exit code; errors have been printed.
 int run_run(const RunOptions& options);
 int run_generate(const GenerateOptions& options);
+int run_serve(const ServeOptions& options);
 int run_inspect(const InspectOptions& options);
 int run_verify(const VerifyOptions& options);
 int run_tokenize(const TokenizeOptions& options);

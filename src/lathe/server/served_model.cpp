@@ -1,0 +1,166 @@
+#include "lathe/server/served_model.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "lathe/base/str.h"
+#include "lathe/runtime/prompt.h"
+
+namespace lathe::server {
+
+namespace {
+
+ApiError context_exceeded(int64_t context, std::string_view found) {
+  ApiError error{.message = str("prompt: expected at most ", context, " tokens (the context size), found ", found),
+                 .code = "context_length_exceeded"};
+  return error;
+}
+
+// A base model has no turns: the texts one after the other.
+std::string joined_contents(const Json& variables) {
+  std::string out;
+  for (const Json& message : variables.find("messages")->as_array()) {
+    const Json* content = message.find("content");
+    if (content == nullptr || !content->is_string()) continue;
+    if (!out.empty()) out += '\n';
+    out += content->as_string();
+  }
+  return out;
+}
+
+uint64_t text_bytes(const Json& value) {
+  uint64_t total = 0;
+  if (value.is_string()) return value.as_string().size();
+  if (value.is_array()) {
+    for (const Json& item : value.as_array()) total += text_bytes(item);
+  } else if (value.is_object()) {
+    for (const auto& [name, item] : value.as_object()) total += text_bytes(item);
+  }
+  return total;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<const ServedModel>> ServedModel::open(
+    const Engine& engine, std::string id, const std::optional<std::filesystem::path>& chat_template) {
+  auto model = std::make_unique<ServedModel>();
+  model->id = std::move(id);
+  model->tokenizer = engine.tokenizer();
+  if (model->tokenizer == nullptr) {
+    return Error{Errc::kInvalidData, "model: expected a tokenizer to serve text, found none"};
+  }
+  Result<ChatTemplate> opened = open_chat_template(*model->tokenizer, chat_template);
+  if (opened) {
+    model->chat_template = *std::move(opened);
+  } else if (opened.error().code != Errc::kNotFound || chat_template) {
+    return std::move(opened).error();
+  }
+  model->context = engine.context_size();
+  model->created =
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  for (int32_t token = 0; token < model->tokenizer->vocabulary_size(); ++token) {
+    model->longest_token = std::max(model->longest_token, std::ssize(model->tokenizer->token_bytes(token)));
+  }
+  model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
+  return std::unique_ptr<const ServedModel>(std::move(model));
+}
+
+std::variant<std::string, ApiError> ServedModel::render(const Json& template_variables) const {
+  if (!chat_template) return joined_contents(template_variables);
+  const Result<Json> variables = template_variables_with_tokens(template_variables);
+  if (!variables) return from_error(variables.error());
+  Result<std::string> text = render_chat(*chat_template, *variables);
+  if (!text) return from_error(text.error());
+  return *std::move(text);
+}
+
+Result<Json> ServedModel::template_variables_with_tokens(const Json& given) const {
+  return template_variables(*tokenizer, given);
+}
+
+std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(const Json& template_variables) const {
+  // Every token stands for at most longest_token bytes: what cannot fit is refused before the work.
+  const uint64_t bytes = text_bytes(*template_variables.find("messages"));
+  const auto room = static_cast<uint64_t>(context * longest_token);
+  if (bytes > room) return context_exceeded(context, str(bytes, " bytes of text"));
+  if (!chat_template) return encode_text(joined_contents(template_variables), /*add_bos=*/true);
+  const Result<Json> variables = template_variables_with_tokens(template_variables);
+  if (!variables) return from_error(variables.error());
+  Result<std::vector<int32_t>> ids = encode_chat(*tokenizer, *chat_template, *variables);
+  if (!ids) {
+    ApiError error = from_error(ids.error());
+    if (error.status == 400) error.param = "messages";
+    return error;
+  }
+  return *std::move(ids);
+}
+
+std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_text(std::string_view text, bool add_bos) const {
+  const auto room = static_cast<uint64_t>(context * longest_token);
+  if (text.size() > room) return context_exceeded(context, str(text.size(), " bytes of text"));
+  if (add_bos) return encode_prompt(*tokenizer, text, AddedTokens::kText);
+  return tokenizer->encode(text, AddedTokens::kText);
+}
+
+namespace {
+
+std::variant<std::vector<int32_t>, ApiError> encode_input(const ServedModel& model, const PromptInput& input) {
+  if (const auto* ids = std::get_if<std::vector<int32_t>>(&input)) return *ids;
+  return model.encode_text(std::get<std::string>(input), /*add_bos=*/true);
+}
+
+std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector<int32_t>& ids) {
+  if (ids.empty()) return invalid_field("prompt", "expected at least one token, found none");
+  // A prompt that fills the context leaves no room for an answer.
+  if (std::ssize(ids) >= model.context) return context_exceeded(model.context - 1, str(ids.size()));
+  return {};
+}
+
+Request make_request(const GenerationRequest& request, std::vector<int32_t> prompt, uint64_t seed) {
+  Request out{.prompt = std::move(prompt),
+              .sampling = request.sampling,
+              .max_tokens = request.max_tokens,
+              .stop = request.stop,
+              .stop_token_ids = request.stop_token_ids,
+              .ignore_eos = request.ignore_eos,
+              .on_token = {}};
+  out.sampling.seed = seed;
+  out.sampling.logprobs = request.logprobs;
+  out.prompt_logprobs = request.prompt_logprobs;
+  if (request.echo && request.logprobs >= 0) out.prompt_logprobs = std::max(out.prompt_logprobs, request.logprobs);
+  return out;
+}
+
+}  // namespace
+
+std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const GenerationRequest& request) {
+  if (request.format != ResponseFormat::kText) {
+    return invalid_field("response_format", "this server does not support it yet");
+  }
+  if (request.tool_choice != ToolChoice::kNone) return invalid_field("tools", "this server does not support them yet");
+  PreparedRequest out;
+  const auto add = [&](std::variant<std::vector<int32_t>, ApiError> encoded) -> std::optional<ApiError> {
+    if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
+    auto& ids = std::get<std::vector<int32_t>>(encoded);
+    if (std::optional<ApiError> error = check_prompt(model, ids)) return error;
+    out.prompts.push_back(std::move(ids));
+    return {};
+  };
+  if (request.chat) {
+    if (auto error = add(model.encode_chat_prompt(request.template_variables))) return *std::move(error);
+  }
+  for (const PromptInput& input : request.prompts) {
+    if (auto error = add(encode_input(model, input))) return *std::move(error);
+  }
+  const uint64_t seed = request.seed ? *request.seed : random_seed();
+  for (const std::vector<int32_t>& prompt : out.prompts) {
+    for (int64_t i = 0; i < request.n; ++i) {
+      // Every prompt of a request gets the same seeds, so that an answer does not depend on its neighbours.
+      out.requests.push_back(make_request(request, prompt, seed + static_cast<uint64_t>(i)));
+    }
+  }
+  return out;
+}
+
+}  // namespace lathe::server
