@@ -50,7 +50,7 @@ struct SgemmPackArgs {
   float* out = nullptr;  // sgemm_packed_floats(k, n)
 };
 
-constexpr int64_t sgemm_packed_floats(int64_t k, int64_t n) {
+constexpr int64_t sgemm_packed_floats(int64_t k, int64_t n) {  // floats of a packed B
   return k * ((n + 15) / 16 * 16);
 }
 
