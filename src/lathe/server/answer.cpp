@@ -76,7 +76,7 @@ Answer::Answer(const ServedModel& model,
     const auto* text = std::get_if<std::string>(&request.prompts[i]);
     prompt_texts_.push_back(text != nullptr ? *text : model.tokenizer->decode(prompts[i], /*skip_special=*/true));
   }
-  choices_.assign(prompts.size() * n_, Choice{.splitter = std::move(splitter)});
+  choices_.assign(prompts.size() * n_, Choice{.splitter = splitter});
 }
 
 std::string Answer::take(std::vector<Update> updates) {
