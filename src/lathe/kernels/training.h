@@ -50,6 +50,7 @@ struct SgemmPackArgs {
   float* out = nullptr;  // sgemm_packed_floats(k, n)
 };
 
+// Floats of a packed B.
 constexpr int64_t sgemm_packed_floats(int64_t k, int64_t n) {
   return k * ((n + 15) / 16 * 16);
 }

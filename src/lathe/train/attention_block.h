@@ -70,9 +70,13 @@ class MlaBlock {
  public:
   explicit MlaBlock(const MlaShape& shape) : shape_(shape) {}
 
+  // The attention between the projections.
   AttentionShape core() const;
+  // Buffers for that many tokens: what stays, what may be shared by layers, and what the backward pass works in.
   void take_kept(TrainArena& arena, int64_t tokens, KeptAttention& out) const;
+  // See take_kept.
   void take_recomputed(TrainArena& arena, int64_t tokens, KeptAttention& out) const;
+  // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, int threads, AttentionWork& out) const;
 
   // out [T, d] = attention of the block-normed h [T, d].
@@ -111,13 +115,18 @@ class MlaBlock {
   MlaShape shape_;
 };
 
+// MHA, GQA and MQA.
 class GqaBlock {
  public:
   explicit GqaBlock(const GqaShape& shape) : shape_(shape) {}
 
+  // The attention between the projections.
   AttentionShape core() const;
+  // Buffers for that many tokens: what stays, what may be shared by layers, and what the backward pass works in.
   void take_kept(TrainArena& arena, int64_t tokens, KeptAttention& out) const;
+  // See take_kept.
   void take_recomputed(TrainArena& arena, int64_t tokens, KeptAttention& out) const;
+  // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, int threads, AttentionWork& out) const;
   // As MlaBlock's.
   void forward(const TrainContext& c,

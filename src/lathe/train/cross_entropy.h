@@ -12,6 +12,7 @@ namespace lathe {
 // Rows of logits that exist at a time: about 2^21 values, at least 32 and at most 512 rows. Part of the order of sums.
 int64_t head_rows(int64_t vocab_size);
 
+// One pass over the head; buffers are the caller's.
 struct HeadArgs {
   int64_t hidden = 0;
   int64_t vocab = 0;

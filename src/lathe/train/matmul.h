@@ -33,6 +33,7 @@ void add_bias(const TrainContext& c, const float* bias, int64_t rows, int64_t n,
 // partials: column_sum_floats(rows, n).
 void bias_gradient(const TrainContext& c, const float* dy, int64_t rows, int64_t n, float* partials, float* db);
 
+// Floats of the block sums of rows of n values.
 constexpr int64_t column_sum_floats(int64_t rows, int64_t n) {
   return (rows + kColumnSumRows - 1) / kColumnSumRows * n;
 }

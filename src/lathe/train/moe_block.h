@@ -43,7 +43,9 @@ class MoeBlock {
 
   const RouterOptions& options() const { return options_; }
 
+  // Buffers for that many tokens: what stays until the backward pass, and what all layers work in.
   void take_kept(TrainArena& arena, int64_t tokens, KeptMoe& out) const;
+  // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, MoeWork& out) const;
 
   // out [T, d] = MoE of the block-normed u [T, d].

@@ -55,6 +55,7 @@ class ParameterSet {
   // Position in list(), -1 when there is no such parameter.
   int64_t find(std::string_view name) const;
 
+  // Sets every gradient to 0.
   void zero_gradients();
 
  private:

@@ -41,6 +41,7 @@ struct Routing {
   BalanceLosses losses;
   int64_t dropped = 0;
 
+  // Takes the buffers above for that many tokens.
   void take(TrainArena& arena, const GateShape& gate, int64_t tokens);
 
   int64_t total_rows() const { return offsets.back(); }

@@ -12,6 +12,7 @@ struct SwigluParameters {
   Trained down;     // [d, w]
 };
 
+// x and y are [rows, hidden].
 struct SwigluSize {
   int64_t rows = 0;
   int64_t hidden = 0;
@@ -28,6 +29,7 @@ void swiglu_train_forward(const TrainContext& c,
                           float* y,
                           Sum sum);
 
+// Operands of the backward pass.
 struct SwigluBackward {
   const float* x = nullptr;
   const float* dy = nullptr;

@@ -104,9 +104,13 @@ class TrainModel {
   TrainModel& operator=(const TrainModel&) = delete;
   ~TrainModel();
 
+  // As given to create().
   const ModelConfig& config() const;
+  // As given to create().
   const TrainOptions& options() const;
+  // Values and gradients; they live as long as the model and never move.
   ParameterSet& parameters();
+  // The memory in use, as planned.
   TrainMemory memory() const;
 
   // Matrices from N(0, init_std^2), norms 1, biases 0 (paper section 3.1.2). The value of an element depends on the
