@@ -39,7 +39,7 @@ class Exchange {
 };
 
 // A stream takes no more than this before on_drained.
-inline constexpr size_t kHighWater = 256 * 1024;
-inline constexpr size_t kLowWater = 32 * 1024;
+inline constexpr size_t kHighWater = size_t{256} * 1024;
+inline constexpr size_t kLowWater = size_t{32} * 1024;
 
 }  // namespace lathe::server

@@ -31,14 +31,14 @@ using Tcp = net::ip::tcp;
 using Clock = std::chrono::steady_clock;
 
 constexpr uint32_t kMaxHeaderBytes = 32 * 1024;
-constexpr size_t kMaxTargetBytes = 8 * 1024;
+constexpr size_t kMaxTargetBytes = size_t{8} * 1024;
 constexpr size_t kMaxHeaders = 100;
-constexpr size_t kMaxBuffer = 64 * 1024;     // what may be read ahead
-constexpr size_t kReadSize = 4096;           // while waiting for a request or a goodbye
-constexpr uint64_t kMaxBodiesAtOnce = 16;    // times the largest body, of all connections together
-constexpr double kLingerSeconds = 2.0;       // for a client to read an answer before its connection ends
-constexpr size_t kMaxLingerBytes = 4 << 20;  // and what it may still send meanwhile
-constexpr double kForcedStopSeconds = 2.0;   // after the time to drain
+constexpr size_t kMaxBuffer = size_t{64} * 1024;  // what may be read ahead
+constexpr size_t kReadSize = 4096;                // while waiting for a request or a goodbye
+constexpr uint64_t kMaxBodiesAtOnce = 16;         // times the largest body, of all connections together
+constexpr double kLingerSeconds = 2.0;            // for a client to read an answer before its connection ends
+constexpr size_t kMaxLingerBytes = 4 << 20;       // and what it may still send meanwhile
+constexpr double kForcedStopSeconds = 2.0;        // after the time to drain
 
 Clock::duration seconds(double s) {
   return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(s));
@@ -444,7 +444,7 @@ std::shared_ptr<void> Session::lease_body(uint64_t bytes) {
 
 void Session::read_body(const Route& route) {
   const boost::optional<uint64_t> length = parser_->content_length();
-  const std::shared_ptr<void> lease = lease_body(length ? *length : server_.options.max_body);
+  std::shared_ptr<void> lease = lease_body(length ? *length : server_.options.max_body);
   if (lease == nullptr) return refuse(unavailable("the memory for requests is in use"));
   phase_ = Phase::kBody;
   set_deadline(server_.options.body_timeout_s);
@@ -573,7 +573,11 @@ void Session::end_stream() {
 void Session::send(std::string bytes) {
   if (unsent_ == 0) last_progress_ = Clock::now();
   unsent_ += bytes.size();
-  pending_ += bytes;
+  if (pending_.empty()) {
+    pending_ = std::move(bytes);
+  } else {
+    pending_ += bytes;
+  }
   if (!writing_) write_some();
 }
 

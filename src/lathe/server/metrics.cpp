@@ -11,10 +11,12 @@ namespace {
 // Bounds from 1, 2 and 5 times the powers of ten.
 std::vector<double> one_two_five(double most) {
   std::vector<double> out;
-  for (double decade = 1.0; decade <= most; decade *= 10) {
+  double decade = 1.0;
+  while (decade <= most) {
     for (const double factor : {1.0, 2.0, 5.0}) {
       if (decade * factor <= most) out.push_back(decade * factor);
     }
+    decade *= 10;
   }
   return out;
 }
