@@ -94,21 +94,24 @@ Status check_options(const ModelConfig& c, const TrainOptions& o) {
 Status check_offsets(std::string_view name, std::span<const int64_t> offsets, int64_t tokens) {
   if (offsets.empty() || offsets[0] != 0) return Error{Errc::kInvalidArgument, str(name, ": expected to begin with 0")};
   for (size_t i = 1; i < offsets.size(); ++i) {
-    if (offsets[i] <= offsets[i - 1])
+    if (offsets[i] <= offsets[i - 1]) {
       return Error{Errc::kInvalidArgument,
                    str(name, " ", i, ": expected more than ", offsets[i - 1], ", found ", offsets[i])};
+    }
   }
-  if (offsets.back() >= tokens)
+  if (offsets.back() >= tokens) {
     return Error{Errc::kInvalidArgument, str(name, ": expected less than ", tokens, ", found ", offsets.back())};
+  }
   return {};
 }
 
 Status check_ids(std::string_view name, std::span<const int32_t> ids, int64_t vocab_size, bool may_be_ignored) {
   for (size_t i = 0; i < ids.size(); ++i) {
     const bool good = ids[i] >= 0 ? ids[i] < vocab_size : may_be_ignored && ids[i] == kIgnoredTarget;
-    if (!good)
+    if (!good) {
       return Error{Errc::kInvalidArgument,
                    str(name, " ", i, ": expected an id below ", vocab_size, ", found ", ids[i])};
+    }
   }
   return {};
 }
