@@ -3,9 +3,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/file.h"
 #include "lathe/base/log.h"
 #include "lathe/cli/bench_report.h"
@@ -21,10 +21,6 @@ namespace {
 
 constexpr double kMeasureSeconds = 0.25;
 constexpr uint64_t kSeed = 1;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Prompts first, each at every depth, then generation.
 std::vector<BenchCase> cases_of(const BenchOptions& o) {

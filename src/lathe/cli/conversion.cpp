@@ -3,8 +3,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <chrono>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/cli/common.h"
@@ -16,10 +16,6 @@ namespace lathe::cli {
 namespace {
 
 constexpr double kPlainInterval = 10.0;  // seconds between lines where nothing can be redrawn
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // One line that is redrawn on a terminal, or a line every few seconds elsewhere.
 class ProgressLine {

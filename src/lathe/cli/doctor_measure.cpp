@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -13,6 +12,7 @@
 #include <vector>
 
 #include "lathe/base/anonymous_memory.h"
+#include "lathe/base/clock.h"
 #include "lathe/base/file.h"
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
@@ -22,10 +22,6 @@ namespace lathe::cli {
 namespace {
 
 constexpr uint64_t kMiB = uint64_t{1} << 20;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Calls work() until `seconds` have passed, at least once, and returns the shortest time of one call.
 template <class Work>

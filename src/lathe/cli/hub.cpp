@@ -12,6 +12,7 @@
 #include <system_error>
 #include <thread>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/cli/common.h"
@@ -22,10 +23,6 @@ namespace lathe::cli {
 namespace fs = std::filesystem;
 
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // A download in a thread of its own, so that this one draws and looks for signals however the network stands.
 class Pull {

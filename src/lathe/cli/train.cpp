@@ -1,8 +1,7 @@
 // lathe train: a recipe to a checkpoint, with a line that says how far it is.
 #include <unistd.h>
 
-#include <chrono>
-
+#include "lathe/base/clock.h"
 #include "lathe/base/file.h"
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
@@ -12,17 +11,13 @@
 namespace lathe::cli {
 namespace {
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
-
 // One line about the last step: redrawn in place on a terminal, now and then a line of the log elsewhere.
 class StepLine {
  public:
   explicit StepLine(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
   void show(const train::StepReport& report) {
-    const double time = now();
+    const double time = now_seconds();
     const bool last = report.step == report.max_steps;
     if (quiet_ || (!last && time - shown_ < (terminal_ ? 0.2 : 10.0))) return;
     shown_ = time;

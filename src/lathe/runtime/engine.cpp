@@ -1,10 +1,10 @@
 #include "lathe/runtime/engine.h"
 
 #include <algorithm>
-#include <chrono>
 #include <random>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/cpu.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/model/model_files.h"
@@ -13,10 +13,6 @@
 namespace lathe {
 
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Logits of a step beyond those that answers need (log-probabilities of prompts, drafts), in floats and least rows.
 constexpr int64_t kExtraLogits = int64_t{1} << 22;

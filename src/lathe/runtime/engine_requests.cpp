@@ -1,18 +1,14 @@
 // Requests from submit() to their end.
 #include <algorithm>
-#include <chrono>
 #include <utility>
 
 #include "lathe/base/check.h"
+#include "lathe/base/clock.h"
 #include "lathe/runtime/engine_state.h"
 
 namespace lathe {
 
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // True while callbacks may run, also when one of them throws.
 class SteppingScope {

@@ -1,10 +1,10 @@
 #include "lathe/runtime/model_bench.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/sha256.h"
 #include "lathe/base/str.h"
 
@@ -15,10 +15,6 @@ namespace {
 constexpr int64_t kSignaturePrompt = kExpandedBlock + 17;
 constexpr int64_t kSignatureTokens = 4;
 constexpr uint64_t kSignatureSeed = 20240506;
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 int32_t random_id(Rng& rng, const ModelConfig& config) {
   return static_cast<int32_t>(rng.next_int(0, config.vocab_size - 1));

@@ -4,6 +4,7 @@
 #include <exception>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/server/request_log.h"
 
 namespace lathe::server {
@@ -26,7 +27,7 @@ void Generation::start(bool chat, Call call, std::function<void()> on_ended) {
   path_ = call.path;
   client_ = call.client;
   key_ = call.key;
-  started_at_ = steady_seconds();
+  started_at_ = now_seconds();
   waiting_share_ = 1;
   ++state_.waiting;
   ++state_.metrics.preparing;
@@ -155,7 +156,7 @@ void Generation::complete() {
   } else {
     exchange_->reply({.body = answer_->document().dump()});
   }
-  state_.metrics.request_latency.observe(steady_seconds() - started_at_);
+  state_.metrics.request_latency.observe(now_seconds() - started_at_);
   end(200);
 }
 
@@ -181,7 +182,7 @@ void Generation::end(int status) {
                  .method = "POST",
                  .path = path_,
                  .status = status,
-                 .seconds = steady_seconds() - started_at_,
+                 .seconds = now_seconds() - started_at_,
                  .prompt_tokens = answer_ ? answer_->usage().prompt_tokens : 0,
                  .cached_tokens = answer_ ? answer_->usage().cached_tokens : 0,
                  .completion_tokens = answer_ ? answer_->usage().completion_tokens : 0});

@@ -1,13 +1,13 @@
 #include "lathe/server/service.h"
 
 #include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <deque>
 #include <exception>
 #include <thread>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/log.h"
 
 namespace lathe::server {
@@ -41,10 +41,6 @@ void join(std::vector<Update>& into, std::vector<Update> updates) {
 }
 
 }  // namespace
-
-double steady_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 Job::Job(std::vector<Request> requests, std::function<void()> on_news)
     : requests_(std::move(requests)), on_news_(std::move(on_news)) {}
@@ -118,20 +114,20 @@ void Service::State::start(const std::shared_ptr<Job>& job) {
     }
     // The engine holds these callbacks no longer than the request.
     request.on_token = [this, job, choice](const TokenEvent& event) {
-      const double now = steady_seconds();
+      const double now = now_seconds();
       Update update{.choice = choice, .text = std::string(event.text), .first_at = now, .at = now};
       update.tokens.push_back(event.token);
       add(job, std::move(update));
       return !job->cancelled_;
     };
     auto on_finished = [this, job, choice](RequestId, Result<Completion> result) {
-      add(job, {.choice = choice, .at = steady_seconds(), .finished = std::move(result)});
+      add(job, {.choice = choice, .at = now_seconds(), .finished = std::move(result)});
     };
     Result<RequestId> id = engine->submit(std::move(request), std::move(on_finished));
     if (id) {
       job->ids_.push_back(*id);
     } else {
-      add(job, {.choice = choice, .at = steady_seconds(), .finished = std::move(id).error()});
+      add(job, {.choice = choice, .at = now_seconds(), .finished = std::move(id).error()});
     }
   }
   job->requests_.clear();

@@ -79,7 +79,4 @@ class Service {
   std::unique_ptr<State> state_;
 };
 
-// Seconds on the steady clock.
-double steady_seconds();
-
 }  // namespace lathe::server

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <chrono>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -14,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/cpu.h"
 #include "lathe/base/file.h"
 #include "lathe/base/log.h"
@@ -36,10 +36,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
-
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 // Only one process works on an output folder; the lock goes with the process, however it ends.
 class FolderLock {
@@ -378,22 +374,22 @@ class Run {
   }
 
   Status loop() {
-    const double begun = now();
+    const double begun = now_seconds();
     double idle = 0.0;  // evaluation and checkpoints
     const int64_t tokens_before = state_.tokens;
     while (state_.step < recipe_.train.max_steps && !stopped_) {
       StepReport report;
       LATHE_TRY(step(report));
-      const double busy = now() - begun - idle;
+      const double busy = now_seconds() - begun - idle;
       tokens_per_s_ = busy > 0.0 ? static_cast<double>(state_.tokens - tokens_before) / busy : 0.0;
       report.tokens_per_s = tokens_per_s_;
       const auto left = static_cast<double>(schedule_.total_tokens() - state_.tokens);
       report.seconds_left = tokens_per_s_ > 0.0 ? left / tokens_per_s_ : 0.0;
       if (hooks_.step) hooks_.step(report);
-      const double pause = now();
+      const double pause = now_seconds();
       stopped_ = stop_asked() && state_.step < recipe_.train.max_steps;
       LATHE_TRY(after_step());
-      idle += now() - pause;
+      idle += now_seconds() - pause;
     }
     return {};
   }
