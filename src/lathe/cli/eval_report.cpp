@@ -1,31 +1,19 @@
 #include "lathe/cli/eval_report.h"
 
-#include <unistd.h>
-
 #include "lathe/base/file.h"
-#include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/svg_chart.h"
 #include "lathe/cli/common.h"
 
 namespace lathe::cli {
 
-EvalProgress::EvalProgress(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
-
 void EvalProgress::show(int64_t done, int64_t total, std::string_view detail) {
-  const auto now = std::chrono::steady_clock::now();
-  const double since = std::chrono::duration<double>(now - last_).count();
-  if (quiet_ || (done < total && since < (terminal_ ? 0.2 : 10.0))) return;
-  last_ = now;
-  const double rate = tokens_per_second(done, std::chrono::duration<double>(now - start_).count());
+  const bool last = done >= total;
+  if (!line_.due(last)) return;
+  const double rate = tokens_per_second(done, now_seconds() - start_);
   const double left = rate > 0.0 ? static_cast<double>(total - done) / rate : 0.0;
-  const std::string text =
-      str(done, " of ", total, " tokens, ", fixed(rate, 0), " tok/s, ", detail, ", ", fixed(left, 0), " s left");
-  if (!terminal_) {
-    log_info(text);
-    return;
-  }
-  (void)write_all(STDERR_FILENO, str("\r\x1b[K", text, done >= total ? "\n" : ""), "stderr");
+  line_.show(str(done, " of ", total, " tokens, ", fixed(rate, 0), " tok/s, ", detail, ", ", fixed(left, 0), " s left"),
+             last);
 }
 
 Status check_picture_path(const std::string& path) {

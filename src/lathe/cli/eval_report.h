@@ -1,29 +1,28 @@
 // What the evaluations share: a progress line with rate and remaining time, and pictures of a result in a file.
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/result.h"
+#include "lathe/cli/progress.h"
 
 namespace lathe::cli {
 
-// A line on stderr now and then: on a terminal redrawn, in a log once in ten seconds.
+// A status line about tokens that are being scored.
 class EvalProgress {
  public:
-  explicit EvalProgress(bool quiet);
+  explicit EvalProgress(bool quiet) : line_(quiet) {}
 
   // "DONE of TOTAL tokens, RATE tok/s, `detail`, N s left". `done` counts from 0; the last line has done == total.
   void show(int64_t done, int64_t total, std::string_view detail);
 
  private:
-  bool quiet_;
-  bool terminal_;
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-  std::chrono::steady_clock::time_point last_;
+  StatusLine line_;
+  double start_ = now_seconds();
 };
 
 // kInvalidArgument unless `path` (of --out) is empty or ends in .svg or .html: said before the work, not after it.

@@ -1,10 +1,14 @@
 #include "lathe/cli/progress.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 #include <utility>
 
+#include "lathe/base/clock.h"
 #include "lathe/base/file.h"
+#include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/cli/terminal.h"
 
@@ -42,6 +46,23 @@ std::string clock_text(double seconds) {
   const int64_t hours = whole / 3600;
   if (hours > 0) return str(hours, ":", two(whole / 60 % 60), ":", two(whole % 60));
   return str(whole / 60, ":", two(whole % 60));
+}
+
+StatusLine::StatusLine(bool quiet) : quiet_(quiet), redraw_(is_terminal(STDERR_FILENO)) {}
+
+bool StatusLine::due(bool last) {
+  const double now = now_seconds();
+  if (quiet_ || (!last && now - shown_ < (redraw_ ? kRedrawEvery : kPlainEvery))) return false;
+  shown_ = now;
+  return true;
+}
+
+void StatusLine::show(std::string_view text, bool last) const {
+  if (!redraw_) {
+    log_info(text);
+    return;
+  }
+  (void)write_all(STDERR_FILENO, str("\r\x1b[K", text, last ? "\n" : ""), "stderr");
 }
 
 void DownloadProgress::note(const HubProgress& report, double now) {

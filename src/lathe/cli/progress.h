@@ -1,10 +1,12 @@
-// Progress of a download as text: rates, remaining time, and the lines that a terminal or a log shows.
+// Progress as text: of a download rates, remaining time, and the lines that a terminal or a log shows; of other long
+// work one line.
 #pragma once
 
 #include <cstdint>
 #include <deque>
 #include <map>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,6 +16,23 @@ namespace lathe::cli {
 
 // 65 -> "1:05", 3725 -> "1:02:05"; more than 99 hours or not known (negative): "-:--".
 std::string clock_text(double seconds);
+
+// One line on stderr about long work: redrawn in place on a terminal, a line of the log now and then elsewhere. The
+// last one stays.
+class StatusLine {
+ public:
+  explicit StatusLine(bool quiet);
+
+  // Whether it is time for a line: always for the last one, never when quiet. After true, show() is expected.
+  bool due(bool last);
+  // Shows `text`.
+  void show(std::string_view text, bool last) const;
+
+ private:
+  bool quiet_;
+  bool redraw_;
+  double shown_ = -1e9;  // now_seconds() of the last line
+};
 
 // What is known about a download, in memory only. Times are seconds of any clock that does not go back. Not thread
 // safe.

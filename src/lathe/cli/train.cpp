@@ -1,8 +1,4 @@
 // lathe train: a recipe to a checkpoint, with a line that says how far it is.
-#include <unistd.h>
-
-#include "lathe/base/clock.h"
-#include "lathe/base/file.h"
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/progress.h"
@@ -11,49 +7,30 @@
 namespace lathe::cli {
 namespace {
 
-// One line about the last step: redrawn in place on a terminal, now and then a line of the log elsewhere.
-class StepLine {
- public:
-  explicit StepLine(bool quiet) : quiet_(quiet), terminal_(::isatty(STDERR_FILENO) == 1) {}
+std::string step_text(const train::StepReport& r) {
+  std::string out = str("step ",
+                        r.step,
+                        "/",
+                        r.max_steps,
+                        ", loss ",
+                        fixed(r.loss, 4),
+                        ", lr ",
+                        fixed(r.learning_rate * 1e4, 3),
+                        "e-4, grad ",
+                        fixed(r.gradient_norm, 3),
+                        ", ",
+                        fixed(r.tokens_per_s, 0),
+                        " tok/s");
+  if (r.load_ratio > 0.0) out += str(", max load ", fixed(r.load_ratio, 2));
+  if (r.dropped_share > 0.0) out += str(", dropped ", fixed(100.0 * r.dropped_share, 1), " %");
+  if (r.bad) out += ", left out";
+  return out + str(", ", clock_text(r.seconds_left), " left");
+}
 
-  void show(const train::StepReport& report) {
-    const double time = now_seconds();
-    const bool last = report.step == report.max_steps;
-    if (quiet_ || (!last && time - shown_ < (terminal_ ? 0.2 : 10.0))) return;
-    shown_ = time;
-    const std::string text = line(report);
-    if (!terminal_) {
-      log_info(text);
-      return;
-    }
-    (void)write_all(STDERR_FILENO, str("\r\x1b[K", text, last ? "\n" : "\r"), "stderr");
-  }
-
- private:
-  static std::string line(const train::StepReport& r) {
-    std::string out = str("step ",
-                          r.step,
-                          "/",
-                          r.max_steps,
-                          ", loss ",
-                          fixed(r.loss, 4),
-                          ", lr ",
-                          fixed(r.learning_rate * 1e4, 3),
-                          "e-4, grad ",
-                          fixed(r.gradient_norm, 3),
-                          ", ",
-                          fixed(r.tokens_per_s, 0),
-                          " tok/s");
-    if (r.load_ratio > 0.0) out += str(", max load ", fixed(r.load_ratio, 2));
-    if (r.dropped_share > 0.0) out += str(", dropped ", fixed(100.0 * r.dropped_share, 1), " %");
-    if (r.bad) out += ", left out";
-    return out + str(", ", clock_text(r.seconds_left), " left");
-  }
-
-  bool quiet_;
-  bool terminal_;
-  double shown_ = -1e9;
-};
+void show_step(StatusLine& line, const train::StepReport& report) {
+  const bool last = report.step == report.max_steps;
+  if (line.due(last)) line.show(step_text(report), last);
+}
 
 Json outcome_json(const train::RunOutcome& outcome) {
   Json out = Json::object();
@@ -105,9 +82,9 @@ Result<bool> train_recipe(const TrainCommandOptions& o) {
     recipe.threads = o.threads;
     document.set("threads", o.threads);
   }
-  StepLine line(o.quiet);
+  StatusLine line(o.quiet);
   const train::RunHooks hooks{.stop = [] { return SignalScope::caught() != 0; },
-                              .step = [&line](const train::StepReport& report) { line.show(report); },
+                              .step = [&line](const train::StepReport& report) { show_step(line, report); },
                               .resume = o.resume};
   std::vector<train::VariantOutcome> outcomes;
   if (recipe.variants.empty()) {
