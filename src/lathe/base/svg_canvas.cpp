@@ -264,7 +264,9 @@ std::string series_class(size_t index) {
 
 Canvas::Canvas(const ChartFrame& frame, double height) {
   const std::string size = str(number(frame.width), "\" height=\"", number(height));
-  out_ = str("<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"lathe-chart\" role=\"img\" width=\"",
+  out_ = str("<svg",
+             frame.inside_page ? "" : " xmlns=\"http://www.w3.org/2000/svg\"",
+             " class=\"lathe-chart\" role=\"img\" width=\"",
              size,
              "\" viewBox=\"0 0 ",
              number(frame.width),

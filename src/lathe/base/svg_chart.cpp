@@ -112,7 +112,11 @@ void draw_series(
   path.gap();
   canvas.path(path.finish(), "line " + classes);
   for (const auto& [i, at] : marks) {
-    canvas.circle(at.left, at.top, 2.6, classes, str(series.name, ": ", series.x[i], ", ", series.y[i]));
+    canvas.circle(at.left,
+                  at.top,
+                  2.6,
+                  classes,
+                  str(series.name, series.name.empty() ? "" : ": ", series.x[i], ", ", series.y[i]));
   }
 }
 
@@ -256,21 +260,34 @@ std::string bar_chart_svg(const BarChart& chart) {
   return canvas.finish();
 }
 
-std::string chart_page(std::string_view title, std::span<const std::string> notes, std::span<const std::string> svgs) {
+std::string html_page(std::string_view title, std::string_view body) {
   const std::string name = escape_xml(title);
-  std::string out =
-      str("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
-          "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
-          name,
-          "</title>\n<style>:root{color-scheme:light dark}body{font-family:system-ui,sans-serif;line-height:1.5;"
-          "max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1c1f23}figure{margin:1.5rem 0}"
-          "svg{max-width:100%;height:auto}@media (prefers-color-scheme:dark){body{background:#15181c;color:#e4e7eb}}"
-          "</style>\n</head>\n<body>\n<h1>",
-          name,
-          "</h1>\n");
-  for (const std::string& note : notes) out += str("<p>", escape_xml(note), "</p>\n");
-  for (const std::string& svg : svgs) out += str("<figure>\n", svg, "</figure>\n");
-  return out + "</body>\n</html>\n";
+  return str(
+      "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
+      "<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n<title>",
+      name,
+      "</title>\n<style>:root{color-scheme:light dark}body{font-family:system-ui,sans-serif;line-height:1.5;"
+      "max-width:60rem;margin:2rem auto;padding:0 1rem;background:#fff;color:#1c1f23}figure{margin:1.5rem 0}"
+      "svg{max-width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0}"
+      "td,th{padding:.15rem .7rem .15rem 0;text-align:left;border-bottom:1px solid #8886}"
+      "td.n{text-align:right;font-variant-numeric:tabular-nums}pre{white-space:pre-wrap;font-size:.8rem}"
+      "@media (prefers-color-scheme:dark){body{background:#15181c;color:#e4e7eb}}"
+      "</style>\n</head>\n<body>\n<h1>",
+      name,
+      "</h1>\n",
+      body,
+      "</body>\n</html>\n");
+}
+
+std::string figure(std::string_view svg) {
+  return str("<figure>\n", svg, "</figure>\n");
+}
+
+std::string chart_page(std::string_view title, std::span<const std::string> notes, std::span<const std::string> svgs) {
+  std::string body;
+  for (const std::string& note : notes) body += str("<p>", escape_xml(note), "</p>\n");
+  for (const std::string& svg : svgs) body += figure(svg);
+  return html_page(title, body);
 }
 
 }  // namespace lathe

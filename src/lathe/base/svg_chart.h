@@ -20,8 +20,9 @@ struct ChartFrame {
   std::string description = {};  // longer text for screen readers; may be empty
   std::string x_label = {};
   std::string y_label = {};
-  double width = 720.0;   // user units (pixels at scale 1)
-  double height = 420.0;  // at least; a heat map grows with its rows
+  double width = 720.0;      // user units (pixels at scale 1)
+  double height = 420.0;     // at least; a heat map grows with its rows
+  bool inside_page = false;  // a part of HTML only, which needs no namespace
 };
 
 // One line. x and y have equal lengths; a y (or x) that is not finite is a gap, and so is what a log axis cannot show.
@@ -74,7 +75,14 @@ std::string line_chart_svg(const LineChart& chart);
 std::string bar_chart_svg(const BarChart& chart);
 std::string heat_map_svg(const HeatMap& map);
 
-// A page of its own that shows charts one below the other: `svgs` as the functions above return them, `notes` plain
+// A page of its own around `body`, which is HTML already; `title` is plain text. Has styles for charts, tables (numbers
+// in cells of class "n") and <pre>.
+std::string html_page(std::string_view title, std::string_view body);
+
+// A chart as part of such a page's body.
+std::string figure(std::string_view svg);
+
+// A page that shows charts one below the other: `svgs` as the functions above return them, `notes` plain
 // text paragraphs above them.
 std::string chart_page(std::string_view title, std::span<const std::string> notes, std::span<const std::string> svgs);
 

@@ -6,8 +6,8 @@
 #include <optional>
 
 #include "lathe/base/str.h"
+#include "lathe/base/svg_chart.h"
 #include "lathe/model/shapes.h"
-#include "lathe/train/svg_plot.h"
 
 namespace lathe::train {
 namespace {
@@ -20,8 +20,8 @@ double number_in(const Json& line, std::string_view key) {
 }
 
 // The lines that have `key`, over their steps.
-Curve curve_of(const ReportRun& run, std::string_view key) {
-  Curve out{.name = run.name};
+LineSeries curve_of(const ReportRun& run, std::string_view key) {
+  LineSeries out{.name = run.name};
   for (const Json& line : run.lines) {
     const double value = number_in(line, key);
     if (!std::isfinite(value)) continue;
@@ -32,7 +32,7 @@ Curve curve_of(const ReportRun& run, std::string_view key) {
 }
 
 // Means over a sliding window, so that curves of several runs can be told apart.
-Curve smoothed(Curve curve, size_t window) {
+LineSeries smoothed(LineSeries curve, size_t window) {
   const std::vector<double> raw = curve.y;
   double sum = 0.0;
   for (size_t i = 0; i < raw.size(); ++i) {
@@ -45,62 +45,70 @@ Curve smoothed(Curve curve, size_t window) {
 
 std::string plot_of(
     std::span<const ReportRun> runs, std::string_view key, std::string title, bool smooth = false, bool log_y = false) {
-  LinePlot plot{.title = std::move(title), .x_label = "step", .log_y = log_y};
+  LineChart chart{.frame = {.title = std::move(title), .x_label = "step", .inside_page = true}, .log_y = log_y};
   bool any = false;
   for (const ReportRun& run : runs) {
-    Curve curve = curve_of(run, key);
+    LineSeries curve = curve_of(run, key);
     any = any || std::ranges::any_of(curve.y, [](double y) { return y != 0.0; });
-    plot.curves.push_back(smooth ? smoothed(std::move(curve), std::max<size_t>(1, run.lines.size() / 100))
-                                 : std::move(curve));
+    if (runs.size() == 1) curve.name.clear();  // which would be a legend of one line
+    chart.series.push_back(smooth ? smoothed(std::move(curve), std::max<size_t>(1, run.lines.size() / 100))
+                                  : std::move(curve));
   }
-  return any ? svg_line_plot(plot) : std::string();
+  return any ? figure(line_chart_svg(chart)) : std::string();
 }
 
 std::string loss_plot(const ReportRun& run) {
-  LinePlot plot{.title = "Loss, nats per token", .x_label = "step"};
-  plot.curves.push_back(curve_of(run, "loss"));
-  plot.curves.back().name = "training";
-  Curve valid = curve_of(run, "valid_loss");
+  LineChart chart{.frame = {.title = "Loss, nats per token", .x_label = "step", .inside_page = true}};
+  chart.series.push_back(curve_of(run, "loss"));
+  chart.series.back().name = "training";
+  LineSeries valid = curve_of(run, "valid_loss");
   if (!valid.x.empty()) {
-    plot.curves.push_back(std::move(valid));
-    plot.curves.back().name = "validation";
+    chart.series.push_back(std::move(valid));
+    chart.series.back().name = "validation";
   }
-  return svg_line_plot(plot);
+  return figure(line_chart_svg(chart));
 }
 
-// Load of every expert of one layer over the steps, as a multiple of the mean.
+// The loads of one layer's experts, as multiples of their mean.
+std::vector<double> load_ratios(const Json& of_layer) {
+  std::vector<double> out;
+  double sum = 0.0;
+  for (const Json& value : of_layer.as_array()) {
+    out.push_back(value.as_double());
+    sum += out.back();
+  }
+  for (double& value : out) value = sum > 0.0 ? value * static_cast<double>(out.size()) / sum : 0.0;
+  return out;
+}
+
+// Load of every expert of one layer over the steps.
 std::string load_map(const ReportRun& run, size_t layer) {
-  HeatMap map{.title = str("Expert load, MoE layer ", layer, " (multiples of the mean)"),
-              .x_label = "step",
-              .y_label = "expert",
-              .greatest = 3.0};
-  std::vector<std::vector<double>> columns;
+  std::vector<const Json*> lines;
   for (const Json& line : run.lines) {
     const Json* load = line.find("expert_load");
-    if (load == nullptr || !load->is_array() || layer >= load->as_array().size()) continue;
-    const Json& of_layer = load->as_array()[layer];
-    std::vector<double> values;
-    double sum = 0.0;
-    for (const Json& value : of_layer.as_array()) {
-      values.push_back(value.as_double());
-      sum += values.back();
+    if (load != nullptr && load->is_array() && layer < load->as_array().size()) lines.push_back(&line);
+  }
+  if (lines.empty()) return {};
+  HeatMap map{.frame = {.title = str("Expert load, MoE layer ", layer),
+                        .x_label = "step",
+                        .y_label = "expert",
+                        .inside_page = true},
+              .low = 0.0,
+              .high = 3.0,
+              .scale_label = "multiples of the mean"};
+  const size_t every = (lines.size() + 99) / 100;  // at most a hundred columns
+  std::vector<std::vector<double>> columns;
+  for (size_t i = 0; i < lines.size(); i += every) {
+    map.columns.push_back(str(static_cast<int64_t>(number_in(*lines[i], "step"))));
+    columns.push_back(load_ratios(lines[i]->find("expert_load")->as_array()[layer]));
+  }
+  for (size_t expert = 0; expert < columns.front().size(); ++expert) {
+    map.rows.push_back(str(expert));
+    for (const std::vector<double>& column : columns) {
+      map.values.push_back(expert < column.size() ? column[expert] : kNothing);
     }
-    for (double& value : values) value = sum > 0.0 ? value * static_cast<double>(values.size()) / sum : 0.0;
-    columns.push_back(std::move(values));
-    map.columns.push_back(str(static_cast<int64_t>(number_in(line, "step"))));
   }
-  if (columns.empty()) return {};
-  // At most a hundred columns.
-  const size_t every = (columns.size() + 99) / 100;
-  const std::vector<std::string> names = std::move(map.columns);
-  map.columns.clear();
-  map.cells.resize(columns.front().size());
-  for (size_t c = 0; c < columns.size(); c += every) {
-    map.columns.push_back(names[c]);
-    for (size_t r = 0; r < map.cells.size() && r < columns[c].size(); ++r) map.cells[r].push_back(columns[c][r]);
-  }
-  for (size_t r = 0; r < map.cells.size(); ++r) map.rows.push_back(str(r));
-  return svg_heat_map(map);
+  return figure(heat_map_svg(map));
 }
 
 size_t moe_layers(const ReportRun& run) {
@@ -115,11 +123,11 @@ std::string cell(double value, int decimals) {
   return str("<td class=\"n\">", std::isfinite(value) ? fixed(value, decimals) : std::string("-"), "</td>");
 }
 
-double last_of(const Curve& curve) {
+double last_of(const LineSeries& curve) {
   return curve.y.empty() ? kNothing : curve.y.back();
 }
 
-double median_of(Curve curve) {
+double median_of(LineSeries curve) {
   if (curve.y.empty()) return kNothing;
   const auto middle = curve.y.begin() + static_cast<std::ptrdiff_t>(curve.y.size() / 2);
   std::nth_element(curve.y.begin(), middle, curve.y.end());
@@ -133,9 +141,9 @@ std::string summary_table(std::span<const ReportRun> runs) {
       "%</th></tr>\n";
   for (const ReportRun& run : runs) {
     const double valid = last_of(curve_of(run, "valid_loss"));
-    const Curve loss = smoothed(curve_of(run, "loss"), 20);
+    const LineSeries loss = smoothed(curve_of(run, "loss"), 20);
     out += str("<tr><td>",
-               escape_html(run.name),
+               escape_xml(run.name),
                "</td>",
                cell(last_of(loss), 4),
                cell(valid, 4),
@@ -169,13 +177,13 @@ std::string statistics_table(const Json& statistics) {
       }
     }
     out += str("<tr><td>",
-               escape_html(name),
+               escape_xml(name),
                "</td><td class=\"n\">",
                with_commas(static_cast<int64_t>(number_in(set, "tokens"))),
                "</td>",
                cell(number_in(set, "bytes_per_token"), 2),
                "<td>",
-               escape_html(verdicts),
+               escape_xml(verdicts),
                "</td></tr>\n");
   }
   return out + "</table>\n";
@@ -216,7 +224,7 @@ std::string html_report(std::string_view title, std::span<const ReportRun> runs)
     body += str("<h2>Recipe",
                 runs.size() > 1 ? " of the first run" : "",
                 "</h2>\n<pre>",
-                escape_html(runs.front().recipe.dump(2)),
+                escape_xml(runs.front().recipe.dump(2)),
                 "</pre>\n");
   }
   return html_page(title, body);

@@ -2,24 +2,15 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
 #include "lathe/base/file.h"
 #include "lathe/base/str.h"
 #include "lathe/train/model_setup.h"
 #include "lathe/train/run_log.h"
-#include "lathe/train/svg_plot.h"
 #include "lathe/train/toml.h"
 #include "support/temp_dir.h"
 
 namespace lathe::train {
 namespace {
-
-size_t count_of(std::string_view text, std::string_view part) {
-  size_t count = 0;
-  for (size_t at = text.find(part); at != std::string_view::npos; at = text.find(part, at + part.size())) ++count;
-  return count;
-}
 
 TEST(RunLog, KeepsWholeLinesOfStepsBeforeTheCheckpoint) {
   testing::TempDir folder;
@@ -42,33 +33,6 @@ TEST(RunLog, KeepsWholeLinesOfStepsBeforeTheCheckpoint) {
   ASSERT_EQ(lines->size(), 4u);
   EXPECT_EQ(lines->back(), line(4));
   EXPECT_EQ(read_run_log(folder / "none").error().code, Errc::kNotFound);
-}
-
-TEST(SvgPlot, LeavesGapsThinsAndEscapes) {
-  Curve curve{.name = "a<b"};
-  for (int i = 0; i < 5000; ++i) {
-    curve.x.push_back(i);
-    curve.y.push_back(i == 2500 ? 77.0 : 1.0);
-  }
-  curve.y[10] = NAN;
-  const std::string svg =
-      svg_line_plot({.title = "t & u", .x_label = "x", .curves = {curve, {.name = "c", .x = {1}, .y = {2}}}});
-  EXPECT_NE(svg.find("t &amp; u"), std::string::npos);
-  EXPECT_NE(svg.find("a&lt;b"), std::string::npos);
-  EXPECT_EQ(svg.find("nan"), std::string::npos);
-  EXPECT_LT(count_of(svg, "L"), 1100u);
-  // The peak is drawn: the top of the frame, 30 units down, is its height.
-  EXPECT_NE(svg.find(" 30.0"), std::string::npos);
-  // Nothing to draw is a frame.
-  EXPECT_EQ(svg_line_plot({.title = "e"}).find("nan"), std::string::npos);
-  EXPECT_EQ(svg_line_plot({.curves = {{.x = {1, 2}, .y = {0, -1}}}, .log_y = true}).find("nan"), std::string::npos);
-}
-
-TEST(SvgPlot, HeatMapHasACellForEveryFiniteValue) {
-  const std::string svg = svg_heat_map(
-      {.title = "h", .columns = {"1", "2"}, .rows = {"a", "b"}, .cells = {{0.0, 1.0}, {NAN, 0.5}}, .numbers = true});
-  EXPECT_EQ(count_of(svg, "<rect"), 3u);
-  EXPECT_NE(svg.find("b, 2: 0.5"), std::string::npos);
 }
 
 ReportRun made_up(const std::string& name) {
@@ -108,7 +72,7 @@ TEST(Report, HasThePlotsOfARunAndTheTableOfSeveral) {
   EXPECT_NE(single.find("Loss, nats per token"), std::string::npos);
   EXPECT_NE(single.find("Expert load, MoE layer 1"), std::string::npos);
   // Twice the mean is the fullest expert of layer 0.
-  EXPECT_NE(single.find("0, 5: 2<"), std::string::npos);
+  EXPECT_NE(single.find("expert 0, step 5: 2.00<"), std::string::npos);
   // What was never anything but 0 or absent has no plot.
   EXPECT_EQ(single.find("Share of assignments dropped"), std::string::npos);
   EXPECT_EQ(single.find("<script"), std::string::npos);
