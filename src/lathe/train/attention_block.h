@@ -65,7 +65,17 @@ struct AttentionWork {
   int64_t scratch_floats = 0;
 };
 
-// The two kinds of attention, each with the same two functions.
+// One layer's attention in one step: what both passes work with.
+struct AttentionPass {
+  const TrainContext& c;
+  const AttentionBatch& batch;
+  const AttentionParameters& p;
+  const KeptAttention& kept;
+  const AttentionWork& work;
+  const float* h;  // [T, d], block-normed
+};
+
+// The two kinds of attention, each with the same functions.
 class MlaBlock {
  public:
   explicit MlaBlock(const MlaShape& shape) : shape_(shape) {}
@@ -79,38 +89,15 @@ class MlaBlock {
   // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, int threads, AttentionWork& out) const;
 
-  // out [T, d] = attention of the block-normed h [T, d].
-  void forward(const TrainContext& c,
-               const AttentionBatch& batch,
-               const AttentionParameters& p,
-               const KeptAttention& kept,
-               const AttentionWork& work,
-               const float* h,
-               float* out) const;
+  // out [T, d] = attention of pass.h.
+  void forward(const AttentionPass& pass, float* out) const;
   // dh [T, d] is stored; gradients of parameters are added.
-  void backward(const TrainContext& c,
-                const AttentionBatch& batch,
-                const AttentionParameters& p,
-                const KeptAttention& kept,
-                const AttentionWork& work,
-                const float* h,
-                const float* dout,
-                float* dh) const;
+  void backward(const AttentionPass& pass, const float* dout, float* dh) const;
 
  private:
-  void expand(const TrainContext& c,
-              const AttentionBatch& batch,
-              const AttentionParameters& p,
-              const KeptAttention& kept,
-              const float* h) const;
-  AttentionTask task(const AttentionBatch& batch, const KeptAttention& kept, const AttentionWork& work) const;
-  void query_backward(const TrainContext& c,
-                      const AttentionBatch& batch,
-                      const AttentionParameters& p,
-                      const KeptAttention& kept,
-                      const AttentionWork& work,
-                      const float* h,
-                      float* dh) const;
+  void expand(const AttentionPass& pass) const;
+  AttentionTask task(const AttentionPass& pass) const;
+  void query_backward(const AttentionPass& pass, float* dh) const;
 
   MlaShape shape_;
 };
@@ -129,29 +116,12 @@ class GqaBlock {
   // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, int threads, AttentionWork& out) const;
   // As MlaBlock's.
-  void forward(const TrainContext& c,
-               const AttentionBatch& batch,
-               const AttentionParameters& p,
-               const KeptAttention& kept,
-               const AttentionWork& work,
-               const float* h,
-               float* out) const;
-  void backward(const TrainContext& c,
-                const AttentionBatch& batch,
-                const AttentionParameters& p,
-                const KeptAttention& kept,
-                const AttentionWork& work,
-                const float* h,
-                const float* dout,
-                float* dh) const;
+  void forward(const AttentionPass& pass, float* out) const;
+  void backward(const AttentionPass& pass, const float* dout, float* dh) const;
 
  private:
-  void project(const TrainContext& c,
-               const AttentionBatch& batch,
-               const AttentionParameters& p,
-               const KeptAttention& kept,
-               const float* h) const;
-  AttentionTask task(const AttentionBatch& batch, const KeptAttention& kept, const AttentionWork& work) const;
+  void project(const AttentionPass& pass) const;
+  AttentionTask task(const AttentionPass& pass) const;
 
   GqaShape shape_;
 };

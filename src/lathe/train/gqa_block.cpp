@@ -39,7 +39,8 @@ void GqaBlock::take_work(TrainArena& arena, int64_t tokens, int threads, Attenti
   out.scratch = arena.take(threads * out.scratch_floats);
 }
 
-AttentionTask GqaBlock::task(const AttentionBatch& batch, const KeptAttention& kept, const AttentionWork& work) const {
+AttentionTask GqaBlock::task(const AttentionPass& pass) const {
+  const KeptAttention& kept = pass.kept;
   const int64_t row = shape_.num_key_value_heads * shape_.head_dim;
   return {.shape = core(),
           .rows = {.q = kept.q,
@@ -49,18 +50,15 @@ AttentionTask GqaBlock::task(const AttentionBatch& batch, const KeptAttention& k
                    .v = kept.v,
                    .v_row = row,
                    .v_head = shape_.head_dim},
-          .documents = batch.documents,
-          .tokens = batch.tokens,
-          .scratch = work.scratch,
-          .scratch_floats = work.scratch_floats};
+          .documents = pass.batch.documents,
+          .tokens = pass.batch.tokens,
+          .scratch = pass.work.scratch,
+          .scratch_floats = pass.work.scratch_floats};
 }
 
 // Eq. 1-6, rotated.
-void GqaBlock::project(const TrainContext& c,
-                       const AttentionBatch& batch,
-                       const AttentionParameters& p,
-                       const KeptAttention& kept,
-                       const float* h) const {
+void GqaBlock::project(const AttentionPass& pass) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const GqaShape& s = shape_;
   const int64_t q_width = s.num_heads * s.head_dim;
   const int64_t kv_width = s.num_key_value_heads * s.head_dim;
@@ -80,39 +78,28 @@ void GqaBlock::project(const TrainContext& c,
           .interleaved = s.rope_interleaved});
 }
 
-void GqaBlock::forward(const TrainContext& c,
-                       const AttentionBatch& batch,
-                       const AttentionParameters& p,
-                       const KeptAttention& kept,
-                       const AttentionWork& work,
-                       const float* h,
-                       float* out) const {
-  project(c, batch, p, kept, h);
-  attention_forward(c, task(batch, kept, work), kept.out, kept.lse);  // Eq. 7
+void GqaBlock::forward(const AttentionPass& pass, float* out) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
+  project(pass);
+  attention_forward(c, task(pass), kept.out, kept.lse);  // Eq. 7
   const LinearSize size{batch.tokens, shape_.num_heads * shape_.head_dim, shape_.hidden_size};
   project_forward(c, size, kept.out, p.o_proj, p.o_proj_bias, out);  // Eq. 8
 }
 
-void GqaBlock::backward(const TrainContext& c,
-                        const AttentionBatch& batch,
-                        const AttentionParameters& p,
-                        const KeptAttention& kept,
-                        const AttentionWork& work,
-                        const float* h,
-                        const float* dout,
-                        float* dh) const {
+void GqaBlock::backward(const AttentionPass& pass, const float* dout, float* dh) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const GqaShape& s = shape_;
   const int64_t T = batch.tokens;
   const int64_t q_width = s.num_heads * s.head_dim;
   const int64_t kv_width = s.num_key_value_heads * s.head_dim;
-  if (!kept.kept) project(c, batch, p, kept, h);
+  if (!kept.kept) project(pass);
   project_backward(
       c,
       {.size = {T, q_width, s.hidden_size}, .x = kept.out, .dy = dout, .dx = work.dout, .partials = work.partials},
       p.o_proj,
       p.o_proj_bias);
   attention_backward(c,
-                     task(batch, kept, work),
+                     task(pass),
                      {.out = kept.out,
                       .lse = kept.lse,
                       .dout = work.dout,

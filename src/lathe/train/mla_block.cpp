@@ -44,7 +44,8 @@ void MlaBlock::take_work(TrainArena& arena, int64_t tokens, int threads, Attenti
   out.scratch = arena.take(threads * out.scratch_floats);
 }
 
-AttentionTask MlaBlock::task(const AttentionBatch& batch, const KeptAttention& kept, const AttentionWork& work) const {
+AttentionTask MlaBlock::task(const AttentionPass& pass) const {
+  const KeptAttention& kept = pass.kept;
   const int64_t kv_head = shape_.qk_nope_head_dim + shape_.v_head_dim;
   return {.shape = core(),
           .rows = {.q = kept.q,
@@ -56,18 +57,15 @@ AttentionTask MlaBlock::task(const AttentionBatch& batch, const KeptAttention& k
                    .v = kept.kv + shape_.qk_nope_head_dim,
                    .v_row = shape_.num_heads * kv_head,
                    .v_head = kv_head},
-          .documents = batch.documents,
-          .tokens = batch.tokens,
-          .scratch = work.scratch,
-          .scratch_floats = work.scratch_floats};
+          .documents = pass.batch.documents,
+          .tokens = pass.batch.tokens,
+          .scratch = pass.work.scratch,
+          .scratch_floats = pass.work.scratch_floats};
 }
 
 // Queries, keys and values from the raw latents: c^Q and c^KV (their norms), Eq. 38-40, 42, 44, 45.
-void MlaBlock::expand(const TrainContext& c,
-                      const AttentionBatch& batch,
-                      const AttentionParameters& p,
-                      const KeptAttention& kept,
-                      const float* h) const {
+void MlaBlock::expand(const AttentionPass& pass) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const MlaShape& s = shape_;
   const int64_t T = batch.tokens;
   const int64_t q_width = s.num_heads * s.qk_head_dim();
@@ -106,13 +104,8 @@ void MlaBlock::expand(const TrainContext& c,
   linear_forward(c, {T, s.kv_lora_rank, kv_width}, kept.c_kv, p.kv_b_proj.value, kept.kv, Sum::kStore);
 }
 
-void MlaBlock::forward(const TrainContext& c,
-                       const AttentionBatch& batch,
-                       const AttentionParameters& p,
-                       const KeptAttention& kept,
-                       const AttentionWork& work,
-                       const float* h,
-                       float* out) const {
+void MlaBlock::forward(const AttentionPass& pass, float* out) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const MlaShape& s = shape_;
   const int64_t T = batch.tokens;
   if (s.q_lora_rank > 0) {  // Eq. 37
@@ -120,24 +113,18 @@ void MlaBlock::forward(const TrainContext& c,
   }
   project_forward(c, {T, s.hidden_size, s.cache_row()}, h, p.kv_a_proj, p.kv_a_proj_bias, kept.kv_a);  // Eq. 41, 43
   rotate(c, batch, {.x = kept.kv_a + s.kv_lora_rank, .row = s.cache_row(), .interleaved = s.rope_interleaved});
-  expand(c, batch, p, kept, h);
-  attention_forward(c, task(batch, kept, work), kept.out, kept.lse);                                           // Eq. 46
+  expand(pass);
+  attention_forward(c, task(pass), kept.out, kept.lse);                                                        // Eq. 46
   project_forward(c, {T, s.num_heads * s.v_head_dim, s.hidden_size}, kept.out, p.o_proj, p.o_proj_bias, out);  // Eq. 47
 }
 
-void MlaBlock::backward(const TrainContext& c,
-                        const AttentionBatch& batch,
-                        const AttentionParameters& p,
-                        const KeptAttention& kept,
-                        const AttentionWork& work,
-                        const float* h,
-                        const float* dout,
-                        float* dh) const {
+void MlaBlock::backward(const AttentionPass& pass, const float* dout, float* dh) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const MlaShape& s = shape_;
   const int64_t T = batch.tokens;
   const int64_t kv_head = s.qk_nope_head_dim + s.v_head_dim;
   const int64_t kv_width = s.num_heads * kv_head;
-  if (!kept.kept) expand(c, batch, p, kept, h);
+  if (!kept.kept) expand(pass);
   project_backward(c,
                    {.size = {T, s.num_heads * s.v_head_dim, s.hidden_size},
                     .x = kept.out,
@@ -147,7 +134,7 @@ void MlaBlock::backward(const TrainContext& c,
                    p.o_proj,
                    p.o_proj_bias);
   attention_backward(c,
-                     task(batch, kept, work),
+                     task(pass),
                      {.out = kept.out,
                       .lse = kept.lse,
                       .dout = work.dout,
@@ -186,17 +173,12 @@ void MlaBlock::backward(const TrainContext& c,
       {.size = {T, s.hidden_size, s.cache_row()}, .x = h, .dy = work.dkv_a, .dx = dh, .partials = work.partials},
       p.kv_a_proj,
       p.kv_a_proj_bias);
-  query_backward(c, batch, p, kept, work, h, dh);
+  query_backward(pass, dh);
 }
 
 // From work.dq to the gradients of the query's matrices, and dh += its part.
-void MlaBlock::query_backward(const TrainContext& c,
-                              const AttentionBatch& batch,
-                              const AttentionParameters& p,
-                              const KeptAttention& kept,
-                              const AttentionWork& work,
-                              const float* h,
-                              float* dh) const {
+void MlaBlock::query_backward(const AttentionPass& pass, float* dh) const {
+  const auto& [c, batch, p, kept, work, h] = pass;
   const MlaShape& s = shape_;
   const int64_t T = batch.tokens;
   const int64_t q_width = s.num_heads * s.qk_head_dim();

@@ -31,13 +31,8 @@ void MoeBlock::gather(const TrainContext& c, const Routing& routing, const float
   });
 }
 
-void MoeBlock::forward(const TrainContext& c,
-                       const RouterBatch& batch,
-                       const MoeParameters& p,
-                       KeptMoe& kept,
-                       const MoeWork& work,
-                       const float* u,
-                       float* out) const {
+void MoeBlock::forward(const MoePass& pass, float* out) const {
+  const auto& [c, batch, p, kept, work, u] = pass;
   const int64_t T = batch.tokens;
   const int64_t d = shape_.hidden_size;
   const int64_t d_e = shape_.moe_intermediate_size;
@@ -63,13 +58,8 @@ void MoeBlock::forward(const TrainContext& c,
 }
 
 // Leaves the gradient by the sorted inputs in work.y and that by the weights in work.dweights.
-void MoeBlock::experts_backward(const TrainContext& c,
-                                const RouterBatch& batch,
-                                const MoeParameters& p,
-                                KeptMoe& kept,
-                                const MoeWork& work,
-                                const float* u,
-                                const float* dout) const {
+void MoeBlock::experts_backward(const MoePass& pass, const float* dout) const {
+  const auto& [c, batch, p, kept, work, u] = pass;
   const int64_t d = shape_.hidden_size;
   const int64_t d_e = shape_.moe_intermediate_size;
   const Routing& r = kept.routing;
@@ -97,21 +87,14 @@ void MoeBlock::experts_backward(const TrainContext& c,
   grouped_input_gradient(c, {r.offsets, p.gate_up, d, 2 * d_e}, kept.gate_up, work.y);
 }
 
-void MoeBlock::backward(const TrainContext& c,
-                        const RouterBatch& batch,
-                        const MoeParameters& p,
-                        KeptMoe& kept,
-                        const MoeWork& work,
-                        const float* u,
-                        const float* dout,
-                        double scale,
-                        float* du) const {
+void MoeBlock::backward(const MoePass& pass, const float* dout, double scale, float* du) const {
+  const auto& [c, batch, p, kept, work, u] = pass;
   const int64_t T = batch.tokens;
   const int64_t d = shape_.hidden_size;
   const int64_t E = shape_.gate.n_routed_experts;
   const int64_t K = shape_.gate.num_experts_per_tok;
   const Routing& r = kept.routing;
-  experts_backward(c, batch, p, kept, work, u, dout);
+  experts_backward(pass, dout);
   route_backward(c, options_, batch, r, work.dweights, scale, work.dlogits);
   linear_weight_gradient(c, {T, d, E}, work.dlogits, u, p.router.gradient);
   linear_input_gradient(c, {T, d, E}, work.dlogits, p.router.value, du, Sum::kStore);

@@ -37,6 +37,16 @@ struct MoeWork {
   float* dlogits = nullptr;   // [T, E]
 };
 
+// One layer's MoE in one step: what both passes work with.
+struct MoePass {
+  const TrainContext& c;
+  const RouterBatch& batch;
+  const MoeParameters& p;
+  KeptMoe& kept;
+  const MoeWork& work;
+  const float* u;  // [T, d], block-normed
+};
+
 class MoeBlock {
  public:
   MoeBlock(const MoeShape& shape, const RouterOptions& options) : shape_(shape), options_(options) {}
@@ -48,33 +58,13 @@ class MoeBlock {
   // See take_kept.
   void take_work(TrainArena& arena, int64_t tokens, MoeWork& out) const;
 
-  // out [T, d] = MoE of the block-normed u [T, d].
-  void forward(const TrainContext& c,
-               const RouterBatch& batch,
-               const MoeParameters& p,
-               KeptMoe& kept,
-               const MoeWork& work,
-               const float* u,
-               float* out) const;
+  // out [T, d] = MoE of pass.u.
+  void forward(const MoePass& pass, float* out) const;
   // du [T, d] is stored; `scale` is that of the balance losses.
-  void backward(const TrainContext& c,
-                const RouterBatch& batch,
-                const MoeParameters& p,
-                KeptMoe& kept,
-                const MoeWork& work,
-                const float* u,
-                const float* dout,
-                double scale,
-                float* du) const;
+  void backward(const MoePass& pass, const float* dout, double scale, float* du) const;
 
  private:
-  void experts_backward(const TrainContext& c,
-                        const RouterBatch& batch,
-                        const MoeParameters& p,
-                        KeptMoe& kept,
-                        const MoeWork& work,
-                        const float* u,
-                        const float* dout) const;
+  void experts_backward(const MoePass& pass, const float* dout) const;
   // rows[i] = from[token of row i].
   void gather(const TrainContext& c, const Routing& routing, const float* from, float* rows) const;
 

@@ -172,6 +172,14 @@ void TrainBackend::record(const Entry& entry, Activations& out) {
   static_cast<TrainRows&>(out).data = entry.y;
 }
 
+AttentionPass TrainBackend::attention_pass(const Entry& e) {
+  return {context_, attention_batch_, weights_of(e.layer).attention, kept(e.layer).attention, attention_work_, e.x};
+}
+
+MoePass TrainBackend::moe_pass(const Entry& e) {
+  return {context_, router_batch_, weights_of(e.layer).moe, kept(e.layer).moe, moe_work_, e.x};
+}
+
 void TrainBackend::run(const Entry& e) {
   const int64_t d = config_.hidden_size;
   const int64_t T = tokens();
@@ -183,18 +191,8 @@ void TrainBackend::run(const Entry& e) {
       return;
     case Kind::kNorm:
       return norm_forward(context_, {e.x, d, T, d, config_.rms_norm_eps}, e.weight.value, e.y, d);
-    case Kind::kAttention: {
-      const auto forward = [&](const auto& block) {
-        block.forward(context_,
-                      attention_batch_,
-                      weights_of(e.layer).attention,
-                      kept(e.layer).attention,
-                      attention_work_,
-                      e.x,
-                      e.y);
-      };
-      return std::visit(forward, attention_);
-    }
+    case Kind::kAttention:
+      return std::visit([&](const auto& block) { block.forward(attention_pass(e), e.y); }, attention_);
     case Kind::kDense:
       return swiglu_train_forward(context_,
                                   {T, d, config_.intermediate_size},
@@ -205,7 +203,7 @@ void TrainBackend::run(const Entry& e) {
                                   e.y,
                                   Sum::kStore);
     case Kind::kMoe:
-      return moe_.forward(context_, router_batch_, weights_of(e.layer).moe, kept(e.layer).moe, moe_work_, e.x, e.y);
+      return moe_.forward(moe_pass(e), e.y);
     case Kind::kAdd:
       context_.pool.run(T, row_grain(d), [&](int64_t begin, int64_t end, int) {
         std::copy(e.x + begin * d, e.x + end * d, e.y + begin * d);
@@ -307,19 +305,8 @@ void TrainBackend::step_back(size_t index) {
     case Kind::kAdd:  // passes the gradient on to both
       if (options_.recompute == Recompute::kLayers && tape_[index - 1].kind != Kind::kAttention) replay_layer(index);
       return;
-    case Kind::kAttention: {
-      const auto backward = [&](const auto& block) {
-        block.backward(context_,
-                       attention_batch_,
-                       weights_of(e.layer).attention,
-                       kept(e.layer).attention,
-                       attention_work_,
-                       e.x,
-                       dstream_,
-                       dnormed_);
-      };
-      return std::visit(backward, attention_);
-    }
+    case Kind::kAttention:
+      return std::visit([&](const auto& block) { block.backward(attention_pass(e), dstream_, dnormed_); }, attention_);
     case Kind::kDense:
       return swiglu_train_backward(context_,
                                    {T, d, config_.intermediate_size},
@@ -331,15 +318,7 @@ void TrainBackend::step_back(size_t index) {
                                     .dact = dense_dact_,
                                     .dx = dnormed_});
     case Kind::kMoe:
-      return moe_.backward(context_,
-                           router_batch_,
-                           weights_of(e.layer).moe,
-                           kept(e.layer).moe,
-                           moe_work_,
-                           e.x,
-                           dstream_,
-                           scale_,
-                           dnormed_);
+      return moe_.backward(moe_pass(e), dstream_, scale_, dnormed_);
     case Kind::kEmbed:
       return embedding_backward(context_, batch_.token_ids, dstream_, d, weights_.embed_tokens.gradient);
   }

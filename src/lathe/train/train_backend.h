@@ -85,6 +85,8 @@ class TrainBackend final : public Backend {
 
   void take_kept(TrainArena& arena, KeptLayer& layer, bool with_moe, bool with_dense) const;
   void take_recomputed(TrainArena& arena, KeptLayer& layer) const;
+  AttentionPass attention_pass(const Entry& entry);
+  MoePass moe_pass(const Entry& entry);
   void run(const Entry& entry);
   void record(const Entry& entry, Activations& out);
   void norm(int64_t layer, int which, const Trained& weight, const Activations& x, Activations& y);
