@@ -59,6 +59,8 @@ function(lathe_test target)
     math(EXPR arg_TIMEOUT "${arg_TIMEOUT} * 5")
   endif()
   add_executable(${target} ${arg_SOURCES})
+  # Compiling tests is most of a build, running them the least.
+  target_compile_options(${target} PRIVATE ${LATHE_TEST_OPTIMIZATION})
   target_link_libraries(${target} PRIVATE lathe_test_support lathe_options ${arg_LINKS} GTest::gtest GTest::gmock
                                           GTest::gtest_main)
   add_test(NAME ${target} COMMAND ${target})
