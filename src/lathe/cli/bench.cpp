@@ -11,6 +11,7 @@
 #include "lathe/cli/bench_report.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/doctor_measure.h"
+#include "lathe/cli/progress.h"
 #include "lathe/model/memory_plan.h"
 #include "lathe/model/model_files.h"
 #include "lathe/model/shapes.h"
@@ -183,17 +184,6 @@ Status measure_machine(BenchMachine& machine, ThreadPool& pool) {
   return {};
 }
 
-// One line that is redrawn on a terminal; elsewhere a line after each round of repeats.
-void show_progress(int64_t done, int64_t total, const BenchCase& one, int64_t cases) {
-  if (::isatty(STDERR_FILENO) != 0) {
-    const std::string text =
-        str(done, " of ", total, ": ", name_of(one.kind), " ", one.tokens, " at depth ", one.depth);
-    (void)write_all(STDERR_FILENO, str("\r\x1b[K", done == total ? "" : text), "stderr");
-  } else if (done % cases == 0) {
-    log_info("bench: round ", done / cases, " of ", total / cases);
-  }
-}
-
 Status check_cases(const BenchOptions& o, const std::vector<BenchCase>& cases) {
   if (cases.empty() && !o.signature) {
     return Error{Errc::kInvalidArgument, "bench: expected --prompt or --gen above 0, found neither"};
@@ -239,10 +229,13 @@ Result<BenchReport> bench(const BenchOptions& o) {
   report.load_s = opened.load_s;
   report.repeats = o.repeat;
   report.batch_tokens = o.batch;
-  const bool show = !o.engine.quiet;
-  report.rows = bench->run([&](int64_t done, int64_t total, const BenchCase& one) {
-    if (show) show_progress(done, total, one, static_cast<int64_t>(cases.size()));
+  StatusLine line(o.engine.quiet);
+  report.rows = bench->run([&line](int64_t done, int64_t total, const BenchCase& one) {
+    if (!line.due(false)) return;
+    line.show(str("bench: ", done, " of ", total, ": ", name_of(one.kind), " ", one.tokens, " at depth ", one.depth),
+              false);
   });
+  line.clear();
   report.peak_rss_bytes = peak_resident_bytes();
   if (!o.signature) LATHE_TRY(measure_machine(machine, *pool));
   return report;

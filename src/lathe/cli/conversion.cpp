@@ -1,7 +1,5 @@
 #include "lathe/cli/conversion.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "lathe/base/clock.h"
@@ -9,45 +7,10 @@
 #include "lathe/base/str.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/progress.h"
-#include "lathe/cli/terminal.h"
 
 namespace lathe::cli {
 
 namespace {
-
-constexpr double kPlainInterval = 10.0;  // seconds between lines where nothing can be redrawn
-
-// One line that is redrawn on a terminal, or a line every few seconds elsewhere.
-class ProgressLine {
- public:
-  explicit ProgressLine(bool quiet) : quiet_(quiet), redraw_(can_redraw(STDERR_FILENO)), started_(now_seconds()) {}
-
-  void show(const convert::Progress& progress) {
-    if (quiet_) return;
-    const double now = now_seconds();
-    if (!redraw_ && now - drawn_ < kPlainInterval) return;
-    if (!redraw_ && drawn_ == 0.0 && now - started_ < kPlainInterval) return;
-    drawn_ = now;
-    const std::string line = describe_progress(progress, now - started_);
-    if (redraw_) {
-      write(str("\r", cut_to_width(line, terminal_width(STDERR_FILENO) - 1), "\x1b[K"));
-    } else {
-      log_info(line);
-    }
-  }
-
-  void finish() {
-    if (redraw_ && drawn_ > 0.0) write("\r\x1b[K");
-  }
-
- private:
-  static void write(std::string_view text) { (void)write_all(STDERR_FILENO, text, "stderr"); }
-
-  bool quiet_;
-  bool redraw_;
-  double started_;
-  double drawn_ = 0.0;
-};
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   std::string out;
@@ -164,13 +127,14 @@ Json report_json(const convert::Report& report) {
 int run_conversion(convert::Options options, bool json, bool quiet) {
   if (quiet) set_log_level(LogLevel::kWarning);
   const SignalScope signals;
-  ProgressLine line(quiet);
-  options.progress = [&line](const convert::Progress& progress) {
-    line.show(progress);
+  StatusLine line(quiet);
+  const double began = now_seconds();
+  options.progress = [&line, began](const convert::Progress& progress) {
+    if (line.due(false)) line.show(describe_progress(progress, now_seconds() - began), false);
     return SignalScope::caught() == 0;
   };
   const Result<convert::Report> report = convert::convert(options);
-  line.finish();
+  line.clear();
   if (!report) {
     const int code = cli::report(report.error());
     return SignalScope::caught() != 0 ? SignalScope::exit_code() : code;

@@ -48,7 +48,7 @@ std::string clock_text(double seconds) {
   return str(whole / 60, ":", two(whole % 60));
 }
 
-StatusLine::StatusLine(bool quiet) : quiet_(quiet), redraw_(is_terminal(STDERR_FILENO)) {}
+StatusLine::StatusLine(bool quiet) : quiet_(quiet), redraw_(can_redraw(STDERR_FILENO)) {}
 
 bool StatusLine::due(bool last) {
   const double now = now_seconds();
@@ -62,7 +62,12 @@ void StatusLine::show(std::string_view text, bool last) const {
     log_info(text);
     return;
   }
-  (void)write_all(STDERR_FILENO, str("\r\x1b[K", text, last ? "\n" : ""), "stderr");
+  const std::string shown = cut_to_width(text, terminal_width(STDERR_FILENO) - 1);
+  (void)write_all(STDERR_FILENO, str("\r\x1b[K", shown, last ? "\n" : ""), "stderr");
+}
+
+void StatusLine::clear() const {
+  if (redraw_ && shown_ >= 0.0) (void)write_all(STDERR_FILENO, "\r\x1b[K", "stderr");
 }
 
 void DownloadProgress::note(const HubProgress& report, double now) {

@@ -17,16 +17,18 @@ namespace lathe::cli {
 // 65 -> "1:05", 3725 -> "1:02:05"; more than 99 hours or not known (negative): "-:--".
 std::string clock_text(double seconds);
 
-// One line on stderr about long work: redrawn in place on a terminal, a line of the log now and then elsewhere. The
-// last one stays.
+// One line on stderr about long work: redrawn in place on a terminal that can, a line of the log now and then
+// elsewhere. The last one stays unless it is cleared.
 class StatusLine {
  public:
   explicit StatusLine(bool quiet);
 
   // Whether it is time for a line: always for the last one, never when quiet. After true, show() is expected.
   bool due(bool last);
-  // Shows `text`.
+  // Shows `text`, on a terminal cut to its width.
   void show(std::string_view text, bool last) const;
+  // Takes a line that was redrawn away; what a log holds stays.
+  void clear() const;
 
  private:
   bool quiet_;

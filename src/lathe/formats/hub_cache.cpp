@@ -1,13 +1,13 @@
 #include "lathe/formats/hub_cache.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <system_error>
+#include <utility>
 
 #include "lathe/base/file.h"
 #include "lathe/base/json.h"
@@ -158,36 +158,16 @@ Status prepare_hub_cache(const HubPaths& paths) {
                                "# Models of the HuggingFace hub lie here. See https://bford.info/cachedir/\n");
 }
 
-Result<HubLock> HubLock::acquire(const fs::path& path, const HubStop* stop) {
+Result<FileLock> hub_lock(const fs::path& path, const HubStop* stop) {
   bool told = false;
   while (true) {
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0644);
-    if (fd < 0) return hub_io_error(path, "open the lock", errno);
-    HubLock lock(fd);
-    if (::flock(fd, LOCK_EX | LOCK_NB) == 0) {
-      // The file may have been removed between open and flock; a lock on a nameless file protects nothing.
-      struct stat held {};
-
-      struct stat named {};
-
-      if (::fstat(fd, &held) == 0 && ::stat(path.c_str(), &named) == 0 && held.st_ino == named.st_ino &&
-          held.st_dev == named.st_dev) {
-        return lock;
-      }
-      continue;
-    }
-    const int error = errno;
-    if (error == EINTR) continue;
-    if (error != EWOULDBLOCK) return hub_io_error(path, "lock", error);
+    LATHE_TRY(std::optional<FileLock> lock, FileLock::try_take(path));
+    if (lock) return *std::move(lock);
     if (stop == nullptr) return Error{Errc::kIo, str(path, ": held by another process that is downloading")};
     if (!told) log_info(path, ": waiting for another download of the same file");
     told = true;
     if (!stop->sleep(0.1)) return Error{Errc::kCancelled, str(path, ": stopped while waiting for the lock")};
   }
-}
-
-HubLock::~HubLock() {
-  if (fd_ >= 0) ::close(fd_);
 }
 
 bool is_file_of_size(const fs::path& path, uint64_t size) {

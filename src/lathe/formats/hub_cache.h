@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
-#include <utility>
 
+#include "lathe/base/file_lock.h"
 #include "lathe/base/result.h"
 #include "lathe/formats/hub.h"
 
@@ -62,28 +62,9 @@ HubFileRule hub_file_rule(std::string_view file);
 // Folders and CACHEDIR.TAG. Errors name the path.
 Status prepare_hub_cache(const HubPaths& paths);
 
-// An exclusive flock on `path`, released with the object. Waits for other holders, in this process or another, and
-// returns kCancelled when `stop` is raised meanwhile. Without `stop` it does not wait: kIo when somebody holds it.
-class HubLock {
- public:
-  static Result<HubLock> acquire(const std::filesystem::path& path, const HubStop* stop);
-
-  HubLock(HubLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-  HubLock& operator=(HubLock&& other) noexcept {
-    std::swap(fd_, other.fd_);
-    return *this;
-  }
-
-  HubLock(const HubLock&) = delete;
-  HubLock& operator=(const HubLock&) = delete;
-  ~HubLock();
-
- private:
-  explicit HubLock(int fd) : fd_(fd) {}
-
-  int fd_;
-};
+// The lock on `path`. Waits for other holders, in this process or another, and returns kCancelled when `stop` is raised
+// meanwhile. Without `stop` it does not wait: kIo when somebody holds it.
+Result<FileLock> hub_lock(const std::filesystem::path& path, const HubStop* stop);
 
 // Makes snapshots/COMMIT/FILE stand for the blob: a relative link, or the blob itself, moved, without `symlinks` or
 // where the file system has none. `file` has passed hub_file_rule.

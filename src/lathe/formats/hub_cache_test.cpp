@@ -191,7 +191,7 @@ TEST_F(Cache, RemovingWhileADownloadRunsIsRefused) {
   fs::create_directories(dir_ / ".locks/models--acme--tiny");
   HubStop stop(nullptr);
   {
-    const Result<HubLock> lock = HubLock::acquire(dir_ / ".locks/models--acme--tiny/e.lock", &stop);
+    const Result<FileLock> lock = hub_lock(dir_ / ".locks/models--acme--tiny/e.lock", &stop);
     ASSERT_TRUE(lock) << lock.error().message;
     const Result<uint64_t> freed = hub_remove(name_, true, settings());
     ASSERT_FALSE(freed);
@@ -205,19 +205,19 @@ TEST_F(Cache, RemovingWhileADownloadRunsIsRefused) {
 TEST_F(Cache, LocksExcludeThreadsAndAnswerToStop) {
   const fs::path path = dir_ / "a.lock";
   HubStop stop(nullptr);
-  Result<HubLock> first = HubLock::acquire(path, &stop);
+  Result<FileLock> first = hub_lock(path, &stop);
   ASSERT_TRUE(first);
   std::atomic<bool> got{false};
-  std::thread waiter([&] { got = HubLock::acquire(path, &stop).has_value(); });
+  std::thread waiter([&] { got = hub_lock(path, &stop).has_value(); });
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_FALSE(got);
-  { const HubLock released = *std::move(first); }
+  { const FileLock released = *std::move(first); }
   waiter.join();
   EXPECT_TRUE(got);
-  const Result<HubLock> held = HubLock::acquire(path, &stop);
+  const Result<FileLock> held = hub_lock(path, &stop);
   ASSERT_TRUE(held);
   stop.request();
-  const Result<HubLock> stopped = HubLock::acquire(path, &stop);
+  const Result<FileLock> stopped = hub_lock(path, &stop);
   ASSERT_FALSE(stopped);
   EXPECT_EQ(stopped.error().code, Errc::kCancelled);
 }

@@ -242,7 +242,7 @@ bool HubRetry::wait(const HubReply& reply) {
 Status download_blob(HubClient& client, const HubDownload& job) {
   const HubFile& file = job.file;
   const fs::path final_name = job.paths.blob(file.etag);
-  LATHE_TRY(const HubLock lock, HubLock::acquire(job.paths.lock(file.etag), &job.stop));
+  LATHE_TRY(const FileLock lock, hub_lock(job.paths.lock(file.etag), &job.stop));
   if (is_file_of_size(final_name, file.size)) {  // somebody else was faster
     if (job.moved) job.moved(file.size);
     return {};

@@ -137,12 +137,12 @@ Result<std::vector<HubCachedModel>> snapshots_of(const fs::path& repo) {
 }
 
 // Locks that nobody may hold while their files are removed.
-Result<std::vector<HubLock>> hold_all_locks(const HubPaths& paths) {
+Result<std::vector<FileLock>> hold_all_locks(const HubPaths& paths) {
   LATHE_TRY(const std::vector<fs::path> files, walk(paths.locks));
-  std::vector<HubLock> locks;
+  std::vector<FileLock> locks;
   for (const fs::path& file : files) {
     if (file.extension() != ".lock") continue;
-    LATHE_TRY(HubLock lock, HubLock::acquire(file, nullptr));
+    LATHE_TRY(FileLock lock, hub_lock(file, nullptr));
     locks.push_back(std::move(lock));
   }
   return locks;
@@ -214,7 +214,7 @@ Result<uint64_t> hub_remove(const HubModelName& name, bool all_revisions, const 
   if (!fs::is_directory(paths.repo, ignored)) {
     return Error{Errc::kNotFound, str(name.organisation, "/", name.name, ": not in the hub cache ", settings.cache)};
   }
-  LATHE_TRY(const std::vector<HubLock> locks, hold_all_locks(paths));
+  LATHE_TRY(const std::vector<FileLock> locks, hold_all_locks(paths));
   LATHE_TRY(const std::vector<fs::path> snapshots, folders_in(paths.repo / "snapshots"));
   // Without a snapshot there are only remains of a download that was given up.
   if (all_revisions || snapshots.empty()) return remove_whole(paths);

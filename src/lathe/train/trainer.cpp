@@ -1,11 +1,6 @@
 #include "lathe/train/trainer.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <memory>
 #include <optional>
@@ -16,6 +11,7 @@
 #include "lathe/base/clock.h"
 #include "lathe/base/cpu.h"
 #include "lathe/base/file.h"
+#include "lathe/base/file_lock.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/thread_pool.h"
@@ -37,40 +33,17 @@ namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
 
-// Only one process works on an output folder; the lock goes with the process, however it ends.
-class FolderLock {
- public:
-  static Result<FolderLock> take(const fs::path& folder) {
-    std::error_code error;
-    fs::create_directories(folder, error);
-    if (error) return Error{Errc::kIo, str("output: ", folder, ": cannot make the folder: ", error.message())};
-    const fs::path path = folder / ".lock";
-    const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-    if (fd < 0) {
-      return Error{Errc::kIo, str("output: ", path, ": cannot open: ", std::generic_category().message(errno))};
-    }
-    FolderLock lock(fd);
-    if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
-      return Error{Errc::kIo, str("output: ", folder, ": expected a folder no other run uses, found one at work")};
-    }
-    return lock;
-  }
-
-  FolderLock(FolderLock&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-
-  FolderLock& operator=(FolderLock&&) = delete;
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
-  ~FolderLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-
- private:
-  explicit FolderLock(int fd) : fd_(fd) {}
-
-  int fd_;
-};
+// Only one process works on an output folder.
+Result<FileLock> lock_folder(const fs::path& folder) {
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error) return Error{Errc::kIo, str("output: ", folder, ": cannot make the folder: ", error.message())};
+  Result<std::optional<FileLock>> lock = FileLock::try_take(folder / ".lock");
+  if (!lock) return lock.error().at("output");
+  if (!*lock)
+    return Error{Errc::kIo, str("output: ", folder, ": expected a folder no other run uses, found one at work")};
+  return **std::move(lock);
+}
 
 // What writers that were killed left in a run's own folder.
 void remove_leftovers(const fs::path& output) {
@@ -181,7 +154,7 @@ class Run {
       : recipe_(recipe), hooks_(hooks), output_(recipe.output), schedule_(recipe), guard_(recipe.guard) {}
 
   Result<RunOutcome> go() {
-    LATHE_TRY(FolderLock lock, FolderLock::take(output_));
+    LATHE_TRY(const FileLock lock, lock_folder(output_));
     remove_leftovers(output_);
     LATHE_TRY(const std::optional<fs::path> checkpoint, find_checkpoint());
     LATHE_TRY(prepare());
