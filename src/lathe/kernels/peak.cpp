@@ -30,15 +30,18 @@ int64_t plain_loop(int64_t rounds) {
 
 #if defined(__x86_64__)
 
-// The factors pass through an empty asm each round, so that nothing can be taken out of the loop.
+// The factors pass through an empty asm before each product, so that neither products are taken out of the loop nor
+// equal ones are made one.
 __attribute__((target("avx2,fma"))) int64_t fp32_loop_256(int64_t rounds) {
   __m256 sums[kChains] = {};
   __m256 a = _mm256_set1_ps(0.5F);
   const __m256 b = _mm256_set1_ps(1.0F);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+x"(a));
 #pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sums[c] = _mm256_fmadd_ps(sums[c], a, b);
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+x"(a));  // per product: they are all the same
+      sums[c] = _mm256_fmadd_ps(sums[c], a, b);
+    }
   }
   for (const __m256& sum : sums) asm volatile("" : : "x"(sum));
   return rounds * kChains * 8 * 2;
@@ -78,9 +81,11 @@ __attribute__((target("avx512f"))) int64_t fp32_loop_512(int64_t rounds) {
   __m512 a = _mm512_set1_ps(0.5F);
   const __m512 b = _mm512_set1_ps(1.0F);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+v"(a));
 #pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_fmadd_ps(sums[c], a, b);
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+v"(a));  // per product: they are all the same
+      sums[c] = _mm512_fmadd_ps(sums[c], a, b);
+    }
   }
   for (const __m512& sum : sums) asm volatile("" : : "v"(sum));
   return rounds * kChains * 16 * 2;
@@ -149,9 +154,11 @@ int64_t fp32_loop_neon(int64_t rounds) {
   float32x4_t a = vdupq_n_f32(0.5F);
   const float32x4_t b = vdupq_n_f32(1.0F);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+w"(a));
 #pragma GCC unroll 20
-    for (int c = 0; c < kNeonChains; ++c) sums[c] = vfmaq_f32(sums[c], a, b);
+    for (int c = 0; c < kNeonChains; ++c) {
+      asm volatile("" : "+w"(a));  // per product: they are all the same
+      sums[c] = vfmaq_f32(sums[c], a, b);
+    }
   }
   for (const float32x4_t& sum : sums) asm volatile("" : : "w"(sum));
   return rounds * kNeonChains * 4 * 2;
@@ -163,9 +170,11 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) int64_t int8_loop_neon(int64_t
   int8x16_t a = vdupq_n_s8(3);
   const int8x16_t b = vdupq_n_s8(5);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+w"(a));
 #pragma GCC unroll 20
-    for (int c = 0; c < kNeonChains; ++c) sums[c] = vdotq_s32(sums[c], a, b);
+    for (int c = 0; c < kNeonChains; ++c) {
+      asm volatile("" : "+w"(a));  // per product: they are all the same
+      sums[c] = vdotq_s32(sums[c], a, b);
+    }
   }
   for (const int32x4_t& sum : sums) asm volatile("" : : "w"(sum));
   return rounds * kNeonChains * 16 * 2;

@@ -1,8 +1,9 @@
 // The functions of training.h on F32x16, for the ISA units (see vec16-inl.h).
 //
 // A product keeps a tile of kSgemmRows x 16 kSgemmVectors sums in registers. B is packed sixteen columns at a time, so
-// that a tile reads it in order. Rows of A are read where they lie when their values are contiguous, else sixteen of
-// them are packed as well.
+// that a tile reads it in order; the columns of one tile stay in the first cache while all tiles of a block of rows,
+// which stays in the second, go past them. Rows of A are read where they lie when their values are contiguous, else a
+// block of them is packed as well.
 #pragma once
 
 #include "lathe/kernels/attention-inl.h"
@@ -20,12 +21,18 @@ constexpr int kSgemmVectors = 2;
 constexpr int kSgemmRows = 6;
 constexpr int kSgemmVectors = 1;
 #endif
-constexpr int64_t kPackedRow = 16;  // floats from one k to the next in packed rows of A
+constexpr int64_t kBlockTiles = kSgemmBlockRows / kSgemmRows;
+// Floats of a packed tile of A; the last of its rows is written with a whole vector.
+constexpr int64_t kPackedTile = kSgemmRows * kSgemmDepth + 16;
+static_assert(kBlockTiles * kPackedTile <= kSgemmPackedRowFloats);
+// Rows of A that lie side by side are read where they are when the sums are this short: packing would cost more.
+constexpr int64_t kUnpackedDepth = 64;
 
-// A tile's operands: value (i, p) of A at a[i * a_row + p * kAStride], B's sixteen columns v at b + v * b_vector.
+// A tile's operands: value (i, p) of A at a[i * a_row + p * a_col], B's sixteen columns v at b + v * b_vector.
 struct SgemmTile {
   const float* a;
   int64_t a_row;
+  int64_t a_col;
   const float* b;
   int64_t b_vector;
   int64_t k;
@@ -35,7 +42,7 @@ struct SgemmTile {
   bool add;
 };
 
-template <int kRows, int kVectors, int64_t kAStride>
+template <int kRows, int kVectors>
 void sgemm_tile(const SgemmTile& t) {
   F32x16 sum[kRows][kVectors];
   LATHE_UNROLL
@@ -45,7 +52,7 @@ void sgemm_tile(const SgemmTile& t) {
   }
   const float* a = t.a;
   const float* b = t.b;
-  for (int64_t p = 0; p < t.k; ++p, a += kAStride, b += kLanes) {
+  for (int64_t p = 0; p < t.k; ++p, a += t.a_col, b += kLanes) {
     F32x16 column[kVectors];
     LATHE_UNROLL
     for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * t.b_vector);
@@ -73,36 +80,51 @@ void sgemm_tile(const SgemmTile& t) {
   }
 }
 
-template <int kRows, int kVectors>
-LATHE_INLINE void sgemm_tile_of(const SgemmTile& t, bool packed) {
-  if (packed) {
-    sgemm_tile<kRows, kVectors, kPackedRow>(t);
+template <int kRows>
+LATHE_INLINE void sgemm_columns(const SgemmTile& t) {
+  if (kSgemmVectors > 1 && t.columns <= kLanes) {
+    sgemm_tile<kRows, 1>(t);
   } else {
-    sgemm_tile<kRows, kVectors, 1>(t);
+    sgemm_tile<kRows, kSgemmVectors>(t);
   }
 }
 
-// kRows rows times all columns of a packed block. b: its first sixteen columns.
-template <int kRows>
-void sgemm_rows(SgemmTile t, int64_t n, bool packed) {
-  const float* b = t.b;
-  float* c = t.c;
-  int64_t j = 0;
-  for (; j < n; j += kSgemmVectors * kLanes) {
-    t.columns = n - j;
-    t.b = b + j / kLanes * t.b_vector;
-    t.c = c + j;
-    if (kSgemmVectors > 1 && t.columns <= kLanes) {
-      sgemm_tile_of<kRows, 1>(t, packed);
+// `rows` rows (at most kSgemmRows) times the columns of one tile.
+LATHE_INLINE void sgemm_rows(SgemmTile t, int64_t rows) {
+  if (rows == kSgemmRows) return sgemm_columns<kSgemmRows>(t);
+  while (rows > 0) {
+    const int64_t some = rows >= 8 && kSgemmRows > 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+    if (some == 8) {
+      if constexpr (kSgemmRows > 8) sgemm_columns<8>(t);
+    } else if (some == 4) {
+      sgemm_columns<4>(t);
+    } else if (some == 2) {
+      sgemm_columns<2>(t);
     } else {
-      sgemm_tile_of<kRows, kSgemmVectors>(t, packed);
+      sgemm_columns<1>(t);
+    }
+    t.a += some * t.a_row;
+    t.c += some * t.c_row;
+    rows -= some;
+  }
+}
+
+// Rows [0, count) of A's columns [0, k), whose rows are contiguous, in tiles of [k][kSgemmRows], kPackedTile apart.
+LATHE_INLINE void pack_a(const float* a, int64_t a_col, int64_t count, int64_t k, float* out) {
+  constexpr int kWholeParts = (kSgemmRows + kPartLanes - 1) / kPartLanes;
+  for (int64_t p = 0; p < k; ++p, a += a_col, out += kSgemmRows) {
+    float* to = out;
+    int64_t i = 0;
+    for (; i + kWholeParts * kPartLanes <= count; i += kSgemmRows, to += kPackedTile) {
+      LATHE_UNROLL
+      for (int part = 0; part < kWholeParts; ++part) {
+        part_store(to + part * kPartLanes, part_load(a + i + part * kPartLanes));
+      }
+    }
+    for (; i < count; i += kSgemmRows, to += kPackedTile) {
+      store(to, load_first(a + i, count - i < kLanes ? count - i : kLanes));
     }
   }
-}
-
-// Rows [row, row + count) of A's columns [0, k) as [k][16].
-LATHE_INLINE void pack_a(const float* a, int64_t a_col, int64_t count, int64_t k, float* out) {
-  for (int64_t p = 0; p < k; ++p) store(out + p * kPackedRow, load_some(a + p * a_col, count));
 }
 
 // Rows [0, k) and columns [0, n) of B as [n / 16][k][16].
@@ -119,41 +141,28 @@ LATHE_INLINE void pack_b(const float* b, int64_t b_row, int64_t b_col, int64_t k
   }
 }
 
-// All rows of C times one packed block of B: `block` has its row, column and depth cut out already.
+// All rows of C times n columns of packed B: `t` has columns and depth cut out already.
 LATHE_INLINE void sgemm_block(const SgemmArgs& args, SgemmTile t, int64_t n) {
-  const bool packed = args.a_col != 1;
+  const bool packed = args.a_col != 1 && t.k > kUnpackedDepth;
   float* packed_a = args.scratch + kSgemmDepth * kSgemmColumns;
+  const float* b = t.b;
   const float* a = t.a;
   float* c = t.c;
-  for (int64_t i = 0; i < args.m;) {
-    const int64_t left = args.m - i;
-    const int64_t rows = left >= kSgemmRows            ? kSgemmRows
-                         : left >= 8 && kSgemmRows > 8 ? 8
-                         : left >= 4                   ? 4
-                         : left >= 2                   ? 2
-                                                       : 1;
-    if (packed) {
-      const int64_t readable = left < kPackedRow ? left : kPackedRow;
-      pack_a(a + i, args.a_col, readable, t.k, packed_a);
-      t.a = packed_a;
-      t.a_row = 1;
-    } else {
-      t.a = a + i * args.a_row;
-      t.a_row = args.a_row;
+  t.a_row = packed ? 1 : args.a_row;
+  t.a_col = packed ? kSgemmRows : args.a_col;
+  for (int64_t block = 0; block < args.m; block += kBlockTiles * kSgemmRows) {
+    const int64_t left = args.m - block;
+    const int64_t rows = left < kBlockTiles * kSgemmRows ? left : kBlockTiles * kSgemmRows;
+    if (packed) pack_a(a + block, args.a_col, rows, t.k, packed_a);
+    for (int64_t j = 0; j < n; j += kSgemmVectors * kLanes) {
+      t.columns = n - j;
+      t.b = b + j / kLanes * t.b_vector;
+      for (int64_t i = 0; i < rows; i += kSgemmRows) {
+        t.a = packed ? packed_a + i / kSgemmRows * kPackedTile : a + (block + i) * args.a_row;
+        t.c = c + (block + i) * args.c_row + j;
+        sgemm_rows(t, rows - i < kSgemmRows ? rows - i : kSgemmRows);
+      }
     }
-    t.c = c + i * args.c_row;
-    if (rows == kSgemmRows) {
-      sgemm_rows<kSgemmRows>(t, n, packed);
-    } else if (rows == 8) {
-      if constexpr (kSgemmRows > 8) sgemm_rows<8>(t, n, packed);
-    } else if (rows == 4) {
-      sgemm_rows<4>(t, n, packed);
-    } else if (rows == 2) {
-      sgemm_rows<2>(t, n, packed);
-    } else {
-      sgemm_rows<1>(t, n, packed);
-    }
-    i += rows;
   }
 }
 

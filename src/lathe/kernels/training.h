@@ -10,8 +10,12 @@ namespace lathe {
 inline constexpr int64_t kSgemmDepth = 256;
 // Columns of B that are packed at a time.
 inline constexpr int64_t kSgemmColumns = 256;
+// Rows of A that pass all columns of B before the next ones come: at most so many.
+inline constexpr int64_t kSgemmBlockRows = 96;
+// Of such rows, packed: tiles of at least 6 rows, each with 16 floats of padding.
+inline constexpr int64_t kSgemmPackedRowFloats = kSgemmBlockRows * kSgemmDepth + kSgemmBlockRows / 6 * 16;
 // Scratch of one product.
-inline constexpr int64_t kSgemmScratchFloats = kSgemmDepth * (kSgemmColumns + 16);
+inline constexpr int64_t kSgemmScratchFloats = kSgemmDepth * kSgemmColumns + kSgemmPackedRowFloats;
 
 // C[m, n] (+)= A[m, k] B[k, n], all fp32. Element (i, p) of A lies at a[i * a_row + p * a_col], element (p, j) of B at
 // b[p * b_row + j * b_col]; of each pair of strides one is 1. Rows of C are contiguous and c_row floats apart; C

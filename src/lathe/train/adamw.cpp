@@ -7,7 +7,8 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t kBlockFloats = 1 << 16;  // of the norm's sums, and of an update's parts
+constexpr int64_t kBlockFloats = 1 << 16;   // of the norm's sums
+constexpr int64_t kUpdateFloats = 1 << 12;  // of an update's parts, a multiple of a vector and of a cache line
 
 }  // namespace
 
@@ -35,20 +36,25 @@ void AdamW::step(ParameterSet& parameters, double learning_rate, double gradient
                 .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(options_.beta2, t))),
                 .learning_rate = static_cast<float>(learning_rate),
                 .epsilon = static_cast<float>(options_.epsilon)};
-  for (const Parameter& p : parameters.list()) {
-    const int64_t blocks = (p.size + kBlockFloats - 1) / kBlockFloats;
-    pool_->run(blocks, 1, [&](int64_t begin, int64_t end, int) {
-      const int64_t first = begin * kBlockFloats;
+  // All parameters as one row of floats, divided evenly: there are many small ones.
+  const int64_t blocks = (parameters.size() + kUpdateFloats - 1) / kUpdateFloats;
+  pool_->run(blocks, 1, [&](int64_t begin, int64_t end, int) {
+    const int64_t first = begin * kUpdateFloats;
+    const int64_t last = end * kUpdateFloats;
+    const std::span<const Parameter> list = parameters.list();
+    auto p = std::ranges::upper_bound(list, first, {}, [](const Parameter& q) { return q.offset + q.size; });
+    for (; p != list.end() && p->offset < last; ++p) {
+      const int64_t from = std::max(first, p->offset);
       AdamwArgs part = all;
-      part.value = parameters.values().data() + p.offset + first;
-      part.gradient = parameters.gradients().data() + p.offset + first;
-      part.first = first_ + p.offset + first;
-      part.second = second_ + p.offset + first;
-      part.n = std::min(end * kBlockFloats, p.size) - first;
-      part.decay = p.decay ? static_cast<float>(options_.weight_decay) : 0.0F;
+      part.value = parameters.values().data() + from;
+      part.gradient = parameters.gradients().data() + from;
+      part.first = first_ + from;
+      part.second = second_ + from;
+      part.n = std::min(last, p->offset + p->size) - from;
+      part.decay = p->decay ? static_cast<float>(options_.weight_decay) : 0.0F;
       kernels_->adamw(part);
-    });
-  }
+    }
+  });
 }
 
 double AdamW::global_norm(const ParameterSet& parameters) const {

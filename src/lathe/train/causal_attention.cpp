@@ -7,6 +7,9 @@
 namespace lathe {
 namespace {
 
+// Floats from one row of scores to the next: not a power of two, so that a column's values lie in different cache sets.
+constexpr int64_t kScoreRow = kKeyTile + 16;
+
 // One document and head as one thread works on it. T, S: tokens of the document.
 struct Head {
   int64_t first = 0;   // row of its first token
@@ -23,8 +26,8 @@ struct Scratch {
   float* values = nullptr;  // packed [S, v] forward, [v, S] backward
   float* dk = nullptr;      // [S, qk]
   float* dv = nullptr;      // [S, v]
-  float* scores = nullptr;  // [kQueryTile, kKeyTile]
-  float* dp = nullptr;      // [kQueryTile, kKeyTile]
+  float* scores = nullptr;  // [kQueryTile][kScoreRow]
+  float* dp = nullptr;      // [kQueryTile][kScoreRow]
 
   Scratch(const AttentionShape& s, int64_t tokens, TrainArena arena, int64_t* used = nullptr) {
     const int64_t qk = s.qk_dim();
@@ -34,8 +37,8 @@ struct Scratch {
     values = arena.take(std::max(sgemm_packed_floats(tokens, s.v_dim), sgemm_packed_floats(s.v_dim, tokens)));
     dk = arena.take(tokens * qk);
     dv = arena.take(tokens * s.v_dim);
-    scores = arena.take(kQueryTile * kKeyTile);
-    dp = arena.take(kQueryTile * kKeyTile);
+    scores = arena.take(kQueryTile * kScoreRow);
+    dp = arena.take(kQueryTile * kScoreRow);
     if (used != nullptr) *used = arena.used();
   }
 };
@@ -122,7 +125,7 @@ class HeadRun {
         {.k = qk, .n = head_.tokens, .b = scratch_.keys, .b_row = 1, .b_col = qk, .out = scratch_.keys_t});
   }
 
-  // Raw scores of queries [i, i + m) against keys [j, j + n): [m][kKeyTile].
+  // Raw scores of queries [i, i + m) against keys [j, j + n): [m][kScoreRow].
   void scores(int64_t i, int64_t m, int64_t j, int64_t n) {
     c_.kernels.sgemm({.m = m,
                       .n = n,
@@ -135,7 +138,7 @@ class HeadRun {
                       .packed_n = head_.tokens,
                       .packed_column = j,
                       .c = scratch_.scores,
-                      .c_row = kKeyTile,
+                      .c_row = kScoreRow,
                       .scratch = product_scratch()});
   }
 
@@ -147,7 +150,7 @@ class HeadRun {
       const int64_t n = std::min(kKeyTile, i + m - j);
       scores(i, m, j, n);
       for (int64_t r = 0; r < m; ++r) {
-        float* row = scratch_.scores + r * kKeyTile;
+        float* row = scratch_.scores + r * kScoreRow;
         const int64_t visible = std::min(n, i + r + 1 - j);
         if (visible <= 0) {
           std::fill_n(row, n, 0.0F);
@@ -160,7 +163,7 @@ class HeadRun {
                         .n = s_.v_dim,
                         .k = n,
                         .a = scratch_.scores,
-                        .a_row = kKeyTile,
+                        .a_row = kScoreRow,
                         .a_col = 1,
                         .b_packed = scratch_.values + j * ((s_.v_dim + 15) / 16 * 16),
                         .packed_k = head_.tokens - j,
@@ -183,9 +186,7 @@ class HeadRun {
     const float* dout = g.dout + row * v_row() + head_.head * s_.v_dim;
     float delta[kQueryTile];  // sum over keys of p dp = dout . out
     for (int64_t r = 0; r < m; ++r) {
-      float sum = 0.0F;
-      for (int64_t v = 0; v < s_.v_dim; ++v) sum += dout[r * v_row() + v] * out[r * v_row() + v];
-      delta[r] = sum;
+      delta[r] = dot(dout + r * v_row(), out + r * v_row(), s_.v_dim);
     }
     for (int64_t j = 0; j < i + m; j += kKeyTile) {
       const int64_t n = std::min(kKeyTile, i + m - j);
@@ -201,11 +202,11 @@ class HeadRun {
                         .packed_n = head_.tokens,
                         .packed_column = j,
                         .c = scratch_.dp,
-                        .c_row = kKeyTile,
+                        .c_row = kScoreRow,
                         .scratch = product_scratch()});
       for (int64_t r = 0; r < m; ++r) {
-        c_.kernels.softmax_backward({.scores = scratch_.scores + r * kKeyTile,
-                                     .dp = scratch_.dp + r * kKeyTile,
+        c_.kernels.softmax_backward({.scores = scratch_.scores + r * kScoreRow,
+                                     .dp = scratch_.dp + r * kScoreRow,
                                      .count = std::max<int64_t>(0, std::min(n, i + r + 1 - j)),
                                      .padded = n,
                                      .scale = s_.scale,
@@ -217,7 +218,7 @@ class HeadRun {
                         .n = qk,
                         .k = n,
                         .a = scratch_.dp,
-                        .a_row = kKeyTile,
+                        .a_row = kScoreRow,
                         .a_col = 1,
                         .b_packed = scratch_.keys_n + j * ((qk + 15) / 16 * 16),
                         .packed_k = head_.tokens - j,
@@ -231,14 +232,14 @@ class HeadRun {
     }
   }
 
-  // c[n][width] += a^T b for a [m][kKeyTile], b [m][width].
+  // c[n][width] += a^T b for a [m][kScoreRow], b [m][width].
   void add_transposed(const float* a, int64_t n, int64_t m, const float* b, int64_t b_row, int64_t width, float* to) {
     c_.kernels.sgemm({.m = n,
                       .n = width,
                       .k = m,
                       .a = a,
                       .a_row = 1,
-                      .a_col = kKeyTile,
+                      .a_col = kScoreRow,
                       .b = b,
                       .b_row = b_row,
                       .b_col = 1,

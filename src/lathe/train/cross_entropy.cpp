@@ -34,7 +34,6 @@ double head_cross_entropy(const TrainContext& c, const HeadArgs& args) {
   const int64_t V = args.vocab;
   const bool gradient = args.dx != nullptr;
   const auto tokens = static_cast<int64_t>(args.targets.size());
-  if (gradient) std::fill_n(args.dx, tokens * d, 0.0F);
   std::ranges::fill(args.token_losses, 0.0F);
   const int64_t chunk = head_rows(V);
   std::vector<int64_t> counted;
@@ -42,12 +41,19 @@ double head_cross_entropy(const TrainContext& c, const HeadArgs& args) {
   for (int64_t t = 0; t < tokens;) {
     counted.clear();
     for (; t < tokens && static_cast<int64_t>(counted.size()) < chunk; ++t) {
-      if (args.targets[static_cast<size_t>(t)] < 0) continue;
-      std::copy_n(args.x + t * d, d, args.rows + static_cast<int64_t>(counted.size()) * d);
-      counted.push_back(t);
+      if (args.targets[static_cast<size_t>(t)] >= 0) {
+        counted.push_back(t);
+      } else if (gradient) {
+        std::fill_n(args.dx + t * d, d, 0.0F);
+      }
     }
     const auto rows = static_cast<int64_t>(counted.size());
     if (rows == 0) break;
+    c.pool.run(rows, row_grain(d), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy_n(args.x + counted[static_cast<size_t>(i)] * d, d, args.rows + i * d);
+      }
+    });
     linear_forward(c, {rows, d, V}, args.rows, args.head.value, args.logits, Sum::kStore);
     c.pool.run(rows, row_grain(V), [&](int64_t begin, int64_t end, int) {
       for (int64_t i = begin; i < end; ++i) {
@@ -62,8 +68,11 @@ double head_cross_entropy(const TrainContext& c, const HeadArgs& args) {
     if (!gradient) continue;
     linear_weight_gradient(c, {rows, d, V}, args.logits, args.rows, args.head.gradient);
     linear_input_gradient(c, {rows, d, V}, args.logits, args.head.value, args.drows, Sum::kStore);
-    for (int64_t i = 0; i < rows; ++i)
-      std::copy_n(args.drows + i * d, d, args.dx + counted[static_cast<size_t>(i)] * d);
+    c.pool.run(rows, row_grain(d), [&](int64_t begin, int64_t end, int) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::copy_n(args.drows + i * d, d, args.dx + counted[static_cast<size_t>(i)] * d);
+      }
+    });
   }
   return loss;
 }

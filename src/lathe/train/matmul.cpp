@@ -5,32 +5,69 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t kRowUnit = 42;     // rows of a register tile divide it, with every table
+constexpr int64_t kRowUnit = 14;     // rows of a part are a multiple of this: whole register tiles, or nearly
 constexpr int64_t kColumnUnit = 32;  // likewise columns
 constexpr int64_t kGrainOperations = 1 << 20;
 
-// The whole product, cut along the longer side of the result.
+// The index-th of `parts` ranges of [0, length), cut at multiples of `unit`, that differ by at most one unit.
+struct Cut {
+  int64_t begin = 0;
+  int64_t end = 0;
+
+  Cut(int64_t length, int64_t unit, int64_t parts, int64_t index) {
+    const int64_t units = (length + unit - 1) / unit;
+    begin = std::min(index * units / parts * unit, length);
+    end = std::min((index + 1) * units / parts * unit, length);
+  }
+};
+
+// A grid of parts of a result.
+struct Grid {
+  int64_t rows = 1;
+  int64_t columns = 1;
+
+  int64_t parts() const { return rows * columns; }
+};
+
+// The grid of at most `parts` parts whose largest one is smallest; of equal ones that with the shortest sides, since a
+// part reads its rows of A and its columns of B.
+Grid make_grid(int64_t m, int64_t n, int64_t parts) {
+  const int64_t row_units = (m + kRowUnit - 1) / kRowUnit;
+  const int64_t column_units = (n + kColumnUnit - 1) / kColumnUnit;
+  Grid best;
+  int64_t best_area = m * n;
+  int64_t best_sides = m + n;
+  for (int64_t rows = 1; rows <= std::min(parts, row_units); ++rows) {
+    const int64_t columns = std::min(parts / rows, column_units);
+    const int64_t height = std::min((row_units + rows - 1) / rows * kRowUnit, m);
+    const int64_t width = std::min((column_units + columns - 1) / columns * kColumnUnit, n);
+    const int64_t area = height * width;
+    if (area > best_area || (area == best_area && height + width >= best_sides)) continue;
+    best = {rows, columns};
+    best_area = area;
+    best_sides = height + width;
+  }
+  return best;
+}
+
+// The whole product, cut along both sides of the result.
 void run_sgemm(const TrainContext& c, const SgemmArgs& whole) {
-  const bool by_rows = whole.m >= whole.n;
-  const int64_t unit = by_rows ? kRowUnit : kColumnUnit;
-  const int64_t length = by_rows ? whole.m : whole.n;
-  const int64_t per_unit = 2 * unit * whole.k * (by_rows ? whole.n : whole.m);
-  const int64_t grain = std::max<int64_t>(1, kGrainOperations / std::max<int64_t>(per_unit, 1));
-  c.pool.run((length + unit - 1) / unit, grain, [&](int64_t begin, int64_t end, int thread) {
-    SgemmArgs part = whole;
-    const int64_t first = begin * unit;
-    const int64_t count = std::min(end * unit, length) - first;
-    if (by_rows) {
-      part.m = count;
-      part.a += first * whole.a_row;
-      part.c += first * whole.c_row;
-    } else {
-      part.n = count;
-      part.b += first * whole.b_col;
-      part.c += first;
+  const int64_t operations = 2 * whole.m * whole.n * whole.k;
+  const int64_t parts = std::clamp<int64_t>(operations / kGrainOperations, 1, c.pool.threads());
+  const Grid grid = make_grid(whole.m, whole.n, parts);
+  c.pool.run(grid.parts(), 1, [&](int64_t begin, int64_t end, int thread) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Cut rows(whole.m, kRowUnit, grid.rows, i % grid.rows);
+      const Cut columns(whole.n, kColumnUnit, grid.columns, i / grid.rows);
+      SgemmArgs part = whole;
+      part.m = rows.end - rows.begin;
+      part.n = columns.end - columns.begin;
+      part.a += rows.begin * whole.a_row;
+      part.b += columns.begin * whole.b_col;
+      part.c += rows.begin * whole.c_row + columns.begin;
+      part.scratch = c.scratch(thread);
+      c.kernels.sgemm(part);
     }
-    part.scratch = c.scratch(thread);
-    c.kernels.sgemm(part);
   });
 }
 

@@ -73,9 +73,7 @@ void MoeBlock::experts_backward(const MoePass& pass, const float* dout) const {
       float* act = work.act + i * d_e;
       float* dact = work.dact + i * d_e;
       const int32_t assignment = r.assignment[i];
-      float sum = 0.0F;
-      for (int64_t n = 0; n < d_e; ++n) sum += dact[n] * act[n];
-      work.dweights[assignment] = sum;
+      work.dweights[assignment] = dot(dact, act, d_e);
       c.kernels.scale(act, r.weights[assignment], d_e);
       c.kernels.scale(dact, r.weights[assignment], d_e);
     }

@@ -38,8 +38,10 @@ int64_t ParameterSet::find(std::string_view name) const {
   return found != by_name_.end() && name_of(*found) == name ? *found : -1;
 }
 
-void ParameterSet::zero_gradients() {
-  std::fill_n(gradients_, size_, 0.0F);
+void ParameterSet::zero_gradients(ThreadPool& pool) {
+  constexpr int64_t kGrain = 1 << 16;
+  pool.run(
+      size_, kGrain, [&](int64_t begin, int64_t end, int) { std::fill(gradients_ + begin, gradients_ + end, 0.0F); });
 }
 
 std::vector<Parameter> model_parameters(const ModelConfig& config) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/base/thread_pool.h"
 #include "lathe/model/config.h"
 #include "lathe/tensor/workspace.h"
 
@@ -55,8 +56,8 @@ class ParameterSet {
   // Position in list(), -1 when there is no such parameter.
   int64_t find(std::string_view name) const;
 
-  // Sets every gradient to 0.
-  void zero_gradients();
+  // Sets every gradient to 0, over the threads of the pool.
+  void zero_gradients(ThreadPool& pool);
 
  private:
   std::span<float> view(std::span<float> all, int64_t index) const {

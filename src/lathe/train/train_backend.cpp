@@ -127,12 +127,15 @@ Result<std::unique_ptr<Activations>> TrainBackend::allocate() {
 
 void TrainBackend::begin_step(const Step& step) {
   const int64_t pairs = rope_.pairs();
-  for (const SequenceChunk& chunk : step.chunks) {
-    const auto at = static_cast<size_t>(chunk.first_row * pairs);
-    const auto count = static_cast<size_t>(chunk.tokens * pairs);
-    rope_.cos_sin_range(chunk.position, chunk.tokens, {cos_ + at, count}, {sin_ + at, count});
-  }
-  for (int64_t i = 0; i < tokens() * pairs; ++i) sin_back_[i] = -sin_[i];
+  context_.pool.run(static_cast<int64_t>(step.chunks.size()), 1, [&](int64_t begin, int64_t end, int) {
+    for (int64_t i = begin; i < end; ++i) {
+      const SequenceChunk& chunk = step.chunks[static_cast<size_t>(i)];
+      const auto at = static_cast<size_t>(chunk.first_row * pairs);
+      const auto count = static_cast<size_t>(chunk.tokens * pairs);
+      rope_.cos_sin_range(chunk.position, chunk.tokens, {cos_ + at, count}, {sin_ + at, count});
+      for (size_t k = at; k < at + count; ++k) sin_back_[k] = -sin_[k];
+    }
+  });
   attention_batch_ = {.documents = batch_.documents,
                       .tokens = tokens(),
                       .cos = cos_,
@@ -185,10 +188,11 @@ void TrainBackend::run(const Entry& e) {
   const int64_t T = tokens();
   switch (e.kind) {
     case Kind::kEmbed:
-      for (int64_t t = 0; t < T; ++t) {
-        std::copy_n(weights_.embed_tokens.value + batch_.token_ids[static_cast<size_t>(t)] * d, d, e.y + t * d);
-      }
-      return;
+      return context_.pool.run(T, row_grain(d), [&](int64_t begin, int64_t end, int) {
+        for (int64_t t = begin; t < end; ++t) {
+          std::copy_n(weights_.embed_tokens.value + batch_.token_ids[static_cast<size_t>(t)] * d, d, e.y + t * d);
+        }
+      });
     case Kind::kNorm:
       return norm_forward(context_, {e.x, d, T, d, config_.rms_norm_eps}, e.weight.value, e.y, d);
     case Kind::kAttention:

@@ -49,6 +49,20 @@ struct Trained {
   bool empty() const { return value == nullptr; }
 };
 
+// <a, b> in eight sums, by index mod 8, that are added in order.
+inline float dot(const float* a, const float* b, int64_t n) {
+  constexpr int64_t kSums = 8;
+  float sums[kSums] = {};
+  int64_t i = 0;
+  for (; i + kSums <= n; i += kSums) {
+    for (int64_t j = 0; j < kSums; ++j) sums[j] += a[i + j] * b[i + j];
+  }
+  for (; i < n; ++i) sums[i % kSums] += a[i] * b[i];
+  float sum = 0.0F;
+  for (const float part : sums) sum += part;
+  return sum;
+}
+
 // Rows from which on another thread pays in elementwise work on rows of n floats.
 constexpr int64_t row_grain(int64_t n) {
   return n >= 16384 ? 1 : 16384 / (n > 0 ? n : 1);

@@ -410,7 +410,7 @@ class Run {
 
   StepLosses forward_backward(int64_t rows) {
     ParameterSet& parameters = model_->parameters();
-    parameters.zero_gradients();
+    parameters.zero_gradients(*pool_);
     StepLosses losses;
     const int64_t micro = micro_batch_rows(recipe_.train);
     const auto all = static_cast<double>(rows * recipe_.train.sequence_length);  // rows are full
