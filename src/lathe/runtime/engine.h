@@ -76,6 +76,8 @@ struct Request {
   std::vector<std::string> stop = {};        // stop strings
   std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
+  // Special tokens whose text is part of the output's: markers that are to be read there. All others have none.
+  std::vector<int32_t> visible_special = {};
   // Which tokens may come (grammars); its finished() ends the answer with kStop. Null: all. Used by this request alone.
   std::shared_ptr<TokenConstraint> constraint = {};
   // Log-probabilities of the prompt's own tokens, with that many alternatives each; -1: none. The prompt is then
