@@ -67,6 +67,8 @@ uint64_t random_seed();
 struct TokenEvent {
   const SampledToken& token;
   std::string_view text;  // text that became certain; may be empty
+  // With Request::prompt_logprobs: Completion::prompt_logprobs, which are complete before the first token.
+  std::span<const SampledToken> prompt_logprobs = {};
 };
 
 struct Request {

@@ -168,7 +168,7 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
   };
   const auto emit = [&](const std::string& text) {
     sequence.completion.text += text;
-    return !sequence.request.on_token || sequence.request.on_token({token, text});
+    return !sequence.request.on_token || sequence.request.on_token({token, text, sequence.completion.prompt_logprobs});
   };
   if (is_stop_token(sequence, token.id)) {
     const std::string rest = sequence.text.finish();

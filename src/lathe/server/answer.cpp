@@ -164,11 +164,18 @@ void Answer::add_completion_events(Choice& choice, size_t index, const Update& u
     return;
   }
   std::string text = update.text;
-  if (!choice.begun && echo_) text.insert(0, prompt_texts_[index / n_]);
+  std::vector<SampledToken> tokens;
+  const bool with_prompt = !choice.begun && echo_;
+  if (with_prompt) {
+    text.insert(0, prompt_texts_[index / n_]);
+    // An answer without tokens has them in its end only.
+    tokens = update.tokens.empty() && update.finished ? (*update.finished)->prompt_logprobs : update.prompt_logprobs;
+  }
   choice.begun = true;
+  tokens.insert(tokens.end(), update.tokens.begin(), update.tokens.end());
   Json logprobs;
-  if (logprobs_ && !update.tokens.empty()) {
-    logprobs = completion_logprobs(*model_.tokenizer, update.tokens, /*first_is_unknown=*/false, choice.text_offset);
+  if (logprobs_ && !tokens.empty()) {
+    logprobs = completion_logprobs(*model_.tokenizer, tokens, /*first_is_unknown=*/with_prompt, choice.text_offset);
   }
   if (text.empty() && logprobs.is_null()) return;
   Json event = chunk(index, std::move(text), std::move(logprobs), {});
