@@ -190,6 +190,34 @@ def template_seeds():
             yield name, source.encode()[:1500]
 
 
+def answer_seeds():
+    bar, space = "\uff5c", "\u2581"
+    names = ("calls begin", "calls end", "call begin", "call end")
+    calls_begin, calls_end, begin, end = (f"<{bar}tool{space}{name.replace(' ', space)}{bar}>" for name in names)
+    sep = f"<{bar}tool{space}sep{bar}>"
+    v3 = f'{begin}function{sep}get_weather\n```json\n{{"city": "Paris"}}\n```{end}'
+    v31 = f'{begin}get_weather{sep}{{"city": "Paris"}}{end}'
+    thought = "<think>\nHm.\n</think>\n\n"
+    texts = {
+        "v3": (1, calls_begin + v3 + "\n" + v3 + calls_end),
+        "v3-thought": (0x40, thought + calls_begin + v3 + calls_end),
+        "v3-open": (0xC1, "Hm.</think>Yes.\n" + calls_begin + v3),
+        "v3-no-fence": (1, v3.replace("```json", "").replace("```", "") + "after"),
+        "v3-backticks": (1, v3.replace("Paris", "``` x ````")),
+        "v3-cut-head": (1, calls_begin + v3[:60]),
+        "v3-other-type": (1, calls_begin + v3.replace("function", "code")),
+        "v31": (2, "I look.\n" + calls_begin + v31 + v31 + calls_end),
+        "v31-thought": (0x41 + 1, thought + calls_begin + v31 + calls_end + "after"),
+        "v31-cut": (2, calls_begin + v31[:70]),
+        "v31-no-call-begin": (2, calls_begin + v31.replace(begin, "")),
+        "v31-markers-only": (2, calls_begin + calls_begin + begin + end + sep + calls_end + begin[:9]),
+        "none": (0, thought + calls_begin + v3 + calls_end),
+        "template": (0, CHAT_TEMPLATE + "{% if tools %}{{ x['arguments'] | tojson }}{% endif %}" + begin + sep),
+    }
+    for i, (name, (options, text)) in enumerate(texts.items()):
+        yield name, bytes([options, 3 + 5 * i]) + text.encode()
+
+
 def main():
     total = 0
     for target, seeds in {
@@ -199,6 +227,7 @@ def main():
         "fuzz_config": config_seeds,
         "fuzz_tokenizer": tokenizer_seeds,
         "fuzz_chat_template": template_seeds,
+        "fuzz_answer": answer_seeds,
     }.items():
         folder = os.path.join(HERE, "corpus", target)
         os.makedirs(folder, exist_ok=True)

@@ -67,6 +67,8 @@ uint64_t random_seed();
 struct TokenEvent {
   const SampledToken& token;
   std::string_view text;  // text that became certain; may be empty
+  // With Request::prompt_logprobs: Completion::prompt_logprobs, which are complete before the first token.
+  std::span<const SampledToken> prompt_logprobs = {};
 };
 
 struct Request {
@@ -76,6 +78,8 @@ struct Request {
   std::vector<std::string> stop = {};        // stop strings
   std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
+  // Special tokens whose text is part of the output's: markers that are to be read there. All others have none.
+  std::vector<int32_t> visible_special = {};
   // Which tokens may come (grammars); its finished() ends the answer with kStop. Null: all. Used by this request alone.
   std::shared_ptr<TokenConstraint> constraint = {};
   // Log-probabilities of the prompt's own tokens, with that many alternatives each; -1: none. The prompt is then

@@ -92,7 +92,7 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   const int64_t drafts = request.draft_tokens < 0 ? s.draft_tokens : request.draft_tokens;
   request.draft_tokens = drafts;
   Sampler sampler(request.sampling, request.prompt, s.usable.empty() ? nullptr : &s.usable, request.constraint.get());
-  TextStream text(tokenizer(), request.stop);
+  TextStream text(tokenizer(), request.stop, request.visible_special);
   auto sequence =
       std::make_unique<Sequence>(Sequence{.id = id,
                                           .request = std::move(request),
@@ -168,7 +168,7 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
   };
   const auto emit = [&](const std::string& text) {
     sequence.completion.text += text;
-    return !sequence.request.on_token || sequence.request.on_token({token, text});
+    return !sequence.request.on_token || sequence.request.on_token({token, text, sequence.completion.prompt_logprobs});
   };
   if (is_stop_token(sequence, token.id)) {
     const std::string rest = sequence.text.finish();

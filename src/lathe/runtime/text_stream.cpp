@@ -4,14 +4,19 @@
 
 namespace lathe {
 
-TextStream::TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop) : stop_(std::move(stop)) {
+TextStream::TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop, std::vector<int32_t> visible_special)
+    : tokenizer_(tokenizer), visible_special_(std::move(visible_special)), stop_(std::move(stop)) {
   std::erase_if(stop_, [](const std::string& s) { return s.empty(); });
-  if (tokenizer != nullptr) decoder_.emplace_back(*tokenizer, /*skip_special=*/true);
+  if (tokenizer != nullptr) decoder_.emplace_back(*tokenizer, /*skip_special=*/false);
+}
+
+bool TextStream::is_hidden(int32_t id) const {
+  return tokenizer_->is_special(id) && std::ranges::find(visible_special_, id) == visible_special_.end();
 }
 
 std::string TextStream::push(int32_t id) {
   if (stopped_ || decoder_.empty()) return {};
-  pending_ += decoder_.front().push(id);
+  if (!is_hidden(id)) pending_ += decoder_.front().push(id);
   return release(/*at_end=*/false);
 }
 

@@ -12,8 +12,9 @@ namespace lathe {
 
 class TextStream {
  public:
-  // `tokenizer` may be null (a model without one): the text stays empty.
-  TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop);
+  // `tokenizer` may be null (a model without one): the text stays empty. Special tokens have no text, but for those of
+  // `visible_special`.
+  TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop, std::vector<int32_t> visible_special = {});
 
   // Text that became certain with this token. After it, stopped() tells whether a stop string was completed; text from
   // it on is dropped.
@@ -26,7 +27,11 @@ class TextStream {
  private:
   std::string release(bool at_end);
 
+  bool is_hidden(int32_t id) const;
+
+  const Tokenizer* tokenizer_;
   std::vector<StreamDecoder> decoder_;  // none or one
+  std::vector<int32_t> visible_special_;
   std::vector<std::string> stop_;
   std::string pending_;  // decoded, not yet released
   bool stopped_ = false;

@@ -55,6 +55,18 @@ TEST(TextStream, WithoutATokenizerTextStaysEmpty) {
   EXPECT_FALSE(text.stopped());
 }
 
+TEST(TextStream, SpecialTokensHaveTextWhereTheyAreWanted) {
+  const int32_t bos = storyteller().bos_id().value();
+  const int32_t eos = storyteller().eos_id().value();
+  ASSERT_NE(bos, eos);
+  TextStream hidden(&storyteller(), {});
+  EXPECT_EQ(hidden.push(eos) + hidden.push(id_of("a")) + hidden.push(bos), "a");
+  TextStream shown(&storyteller(), {}, {eos});
+  EXPECT_EQ(shown.push(eos), storyteller().eos_text());
+  EXPECT_EQ(shown.push(bos), "");
+  EXPECT_EQ(shown.push(id_of("a")), "a");
+}
+
 TEST(TextStream, AStopStringSplitOverTokensIsHeldAndCut) {
   bool stopped = false;
   EXPECT_EQ(stream(letters("xaENDy"), {"END"}, &stopped), (Texts{"x", "a", "", "", "", "", ""}));

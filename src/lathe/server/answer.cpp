@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "lathe/base/str.h"
+
 namespace lathe::server {
 
 namespace {
 
-Json tool_call_json(const MessageParts::ToolCall& call) {
+Json tool_call_json(const AnswerMessage::ToolCall& call) {
   Json function = Json::object();
   function.set("name", call.name);
   function.set("arguments", call.arguments);
@@ -19,13 +21,13 @@ Json tool_call_json(const MessageParts::ToolCall& call) {
 }
 
 // The delta of one part of a message.
-Json delta_of(const MessagePart& part) {
+Json delta_of(const AnswerEvent& part) {
   Json delta = Json::object();
   switch (part.kind) {
-    case MessagePart::Kind::kContent:
+    case AnswerEvent::Kind::kContent:
       delta.set("content", part.text);
       return delta;
-    case MessagePart::Kind::kReasoning:
+    case AnswerEvent::Kind::kReasoning:
       delta.set("reasoning_content", part.text);
       return delta;
     default:
@@ -34,7 +36,7 @@ Json delta_of(const MessagePart& part) {
   Json call = Json::object();
   Json function = Json::object();
   call.set("index", static_cast<int64_t>(part.index));
-  if (part.kind == MessagePart::Kind::kToolCall) {
+  if (part.kind == AnswerEvent::Kind::kToolCall) {
     call.set("id", part.id);
     call.set("type", "function");
     function.set("name", part.name);
@@ -58,7 +60,7 @@ Json ids_of(const std::vector<SampledToken>& tokens) {
 Answer::Answer(const ServedModel& model,
                const GenerationRequest& request,
                const std::vector<std::vector<int32_t>>& prompts,
-               MessageSplitter splitter)
+               const AnswerOptions& options)
     : model_(model),
       chat_(request.chat),
       stream_(request.stream),
@@ -76,7 +78,11 @@ Answer::Answer(const ServedModel& model,
     const auto* text = std::get_if<std::string>(&request.prompts[i]);
     prompt_texts_.push_back(text != nullptr ? *text : model.tokenizer->decode(prompts[i], /*skip_special=*/true));
   }
-  choices_.assign(prompts.size() * n_, Choice{.splitter = splitter});
+  for (size_t i = 0; i < prompts.size() * n_; ++i) {
+    AnswerOptions own = options;
+    own.id_seed = str(identity_.id.substr(identity_.id.find('-') + 1), "_", i);
+    choices_.push_back({.splitter = MessageSplitter(*model.tokenizer, own)});
+  }
 }
 
 std::string Answer::take(std::vector<Update> updates) {
@@ -111,6 +117,7 @@ void Answer::take_one(Update update, std::string& events) {
 void Answer::finish(Choice& choice, size_t index, const Completion& completion) {
   ++finished_;
   choice.finish_reason = completion.finish_reason == FinishReason::kLength ? "length" : "stop";
+  usage_.reasoning_tokens += choice.splitter.reasoning_tokens();
   if (!choice.message.tool_calls.empty() && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
   if (!stream_) choice.prompt_tokens = completion.prompt_logprobs;
   // A prompt counts once, however many answers it has.
@@ -128,10 +135,10 @@ void Answer::finish(Choice& choice, size_t index, const Completion& completion) 
 }
 
 void Answer::add_chat_events(Choice& choice, size_t index, const Update& update, std::string& events) {
-  std::vector<MessagePart> parts = choice.splitter.push(update.tokens, update.text);
+  std::vector<AnswerEvent> parts = choice.splitter.push(update.tokens, update.text);
   if (update.finished) std::ranges::move(choice.splitter.finish(), std::back_inserter(parts));
-  for (const MessagePart& part : parts) {
-    if (part.kind == MessagePart::Kind::kToolCall || !stream_) choice.message.add(part);
+  for (const AnswerEvent& part : parts) {
+    if (part.kind == AnswerEvent::Kind::kToolCall || !stream_) choice.message.add(part);
   }
   if (!stream_) return;
   if (!choice.begun) {
@@ -143,7 +150,7 @@ void Answer::add_chat_events(Choice& choice, size_t index, const Update& update,
   }
   Json logprobs = logprobs_ && !update.tokens.empty() ? chat_logprobs(*model_.tokenizer, update.tokens) : Json();
   // Log-probabilities and ids go with the first part; they have a chunk of their own when no text is certain yet.
-  if (parts.empty() && !logprobs.is_null()) parts.push_back({.kind = MessagePart::Kind::kContent});
+  if (parts.empty() && !logprobs.is_null()) parts.push_back({.kind = AnswerEvent::Kind::kContent});
   for (size_t i = 0; i < parts.size(); ++i) {
     Json event = chunk(index, delta_of(parts[i]), i == 0 ? std::exchange(logprobs, Json()) : Json(), {});
     if (i == 0) add_token_ids(event, update);
@@ -157,11 +164,18 @@ void Answer::add_completion_events(Choice& choice, size_t index, const Update& u
     return;
   }
   std::string text = update.text;
-  if (!choice.begun && echo_) text.insert(0, prompt_texts_[index / n_]);
+  std::vector<SampledToken> tokens;
+  const bool with_prompt = !choice.begun && echo_;
+  if (with_prompt) {
+    text.insert(0, prompt_texts_[index / n_]);
+    // An answer without tokens has them in its end only.
+    tokens = update.tokens.empty() && update.finished ? (*update.finished)->prompt_logprobs : update.prompt_logprobs;
+  }
   choice.begun = true;
+  tokens.insert(tokens.end(), update.tokens.begin(), update.tokens.end());
   Json logprobs;
-  if (logprobs_ && !update.tokens.empty()) {
-    logprobs = completion_logprobs(*model_.tokenizer, update.tokens, /*first_is_unknown=*/false, choice.text_offset);
+  if (logprobs_ && !tokens.empty()) {
+    logprobs = completion_logprobs(*model_.tokenizer, tokens, /*first_is_unknown=*/with_prompt, choice.text_offset);
   }
   if (text.empty() && logprobs.is_null()) return;
   Json event = chunk(index, std::move(text), std::move(logprobs), {});
@@ -221,7 +235,7 @@ Json Answer::chat_choice(const Choice& choice, size_t index) const {
   if (!choice.message.reasoning.empty()) message.set("reasoning_content", choice.message.reasoning);
   if (calls) {
     Json list = Json::array();
-    for (const MessageParts::ToolCall& call : choice.message.tool_calls) list.push(tool_call_json(call));
+    for (const AnswerMessage::ToolCall& call : choice.message.tool_calls) list.push(tool_call_json(call));
     message.set("tool_calls", std::move(list));
   }
   Json out = Json::object();

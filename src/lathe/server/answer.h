@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "lathe/base/json.h"
+#include "lathe/chat/answer_parser.h"
 #include "lathe/server/api_request.h"
 #include "lathe/server/api_response.h"
 #include "lathe/server/message_splitter.h"
@@ -18,11 +19,11 @@ namespace lathe::server {
 
 class Answer {
  public:
-  // `model` must outlive this. `prompts` are the ids of the prompts.
+  // `model` must outlive this. `prompts` are the ids of the prompts, `options` how to read the answers of a chat.
   Answer(const ServedModel& model,
          const GenerationRequest& request,
          const std::vector<std::vector<int32_t>>& prompts,
-         MessageSplitter splitter);
+         const AnswerOptions& options);
 
   // Takes news in. With "stream": the events that they make, else nothing.
   std::string take(std::vector<Update> updates);
@@ -49,7 +50,7 @@ class Answer {
     MessageSplitter splitter;
     bool begun = false;  // stream: its first chunk is out
     std::string text = {};
-    MessageParts message = {};
+    AnswerMessage message = {};
     std::vector<SampledToken> tokens = {};  // where log-probabilities or ids are wanted
     std::vector<SampledToken> prompt_tokens = {};
     int64_t text_offset = 0;

@@ -116,7 +116,7 @@ Json completion_logprobs(const Tokenizer& tokenizer,
     const SampledToken& token = tokens[i];
     std::string text = token_text(tokenizer, token.id);
     offsets.push(offset);
-    offset += characters(text);
+    if (!tokenizer.is_special(token.id)) offset += characters(text);  // others are not in the text
     if (i == 0 && first_is_unknown) {
       logprobs.push(Json());
       tops.push(Json());

@@ -52,7 +52,8 @@ Json to_json(const Timings& timings);
 Json chat_logprobs(const Tokenizer& tokenizer, std::span<const SampledToken> tokens);
 
 // Completions: {"tokens", "token_logprobs", "top_logprobs", "text_offset"}, offsets in characters from `offset`, which
-// moves on. The first of `tokens` has no log-probability when `first_is_unknown` (the first token of a prompt).
+// moves on; special tokens take none, as they are not in the answer's text. The first of `tokens` has no
+// log-probability when `first_is_unknown` (the first token of a prompt).
 Json completion_logprobs(const Tokenizer& tokenizer,
                          std::span<const SampledToken> tokens,
                          bool first_is_unknown,

@@ -60,7 +60,7 @@ void Generation::on_prepared(std::variant<Prepared, ApiError> result) {
   waiting_share_ = answers;
   n_ = prepared.request.n;
   stream_ = prepared.request.stream;
-  answer_.emplace(state_.model, prepared.request, prepared.engine.prompts, prepared.splitter);
+  answer_.emplace(state_.model, prepared.request, prepared.engine.prompts, prepared.engine.answer);
   last_token_at_.resize(static_cast<size_t>(answers));
   finished_.resize(static_cast<size_t>(answers));
   state_.metrics.params_n.observe(static_cast<double>(n_));

@@ -54,7 +54,6 @@ class Generation : public std::enable_shared_from_this<Generation> {
   struct Prepared {
     GenerationRequest request;
     PreparedRequest engine;
-    MessageSplitter splitter;
   };
 
   static std::variant<Prepared, ApiError> prepare_body(const ServedModel& model, bool chat, const std::string& body);

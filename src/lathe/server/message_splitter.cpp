@@ -1,33 +1,21 @@
 #include "lathe/server/message_splitter.h"
 
-#include <utility>
-
 namespace lathe::server {
 
-void MessageParts::add(const MessagePart& part) {
-  switch (part.kind) {
-    case MessagePart::Kind::kReasoning:
-      reasoning += part.text;
-      break;
-    case MessagePart::Kind::kContent:
-      content += part.text;
-      break;
-    case MessagePart::Kind::kToolCall:
-      tool_calls.push_back({.id = part.id, .name = part.name, .arguments = {}});
-      break;
-    case MessagePart::Kind::kArguments:
-      if (!tool_calls.empty()) tool_calls.back().arguments += part.text;
-      break;
+MessageSplitter::MessageSplitter(const Tokenizer& tokenizer, const AnswerOptions& options)
+    : tokenizer_(&tokenizer), parser_(options) {
+  if (options.reasoning) counter_.emplace(options);
+}
+
+std::vector<AnswerEvent> MessageSplitter::push(const std::vector<SampledToken>& tokens, std::string_view text) {
+  for (const SampledToken& token : tokens) {
+    if (!counter_) break;
+    const bool before = counter_->in_reasoning();
+    counter_->push(tokenizer_->token_bytes(token.id));
+    if (before || counter_->in_reasoning()) ++reasoning_tokens_;
+    if (counter_->past_reasoning()) counter_.reset();
   }
-}
-
-std::vector<MessagePart> MessageSplitter::push(const std::vector<SampledToken>& /*tokens*/, std::string text) {
-  if (text.empty()) return {};
-  return {{.kind = MessagePart::Kind::kContent, .text = std::move(text)}};
-}
-
-std::vector<MessagePart> MessageSplitter::finish() {
-  return {};
+  return parser_.push(text);
 }
 
 }  // namespace lathe::server

@@ -1,11 +1,15 @@
 #include "lathe/server/served_model.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <span>
 #include <utility>
 
 #include "lathe/base/str.h"
+#include "lathe/chat/conversation.h"
 #include "lathe/runtime/prompt.h"
+#include "lathe/server/answer_constraint.h"
 
 namespace lathe::server {
 
@@ -40,6 +44,22 @@ uint64_t text_bytes(const Json& value) {
   return total;
 }
 
+// A vocabulary with both markers is that of a model that thinks, whatever its template shows.
+bool has_think_tokens(const Tokenizer& tokenizer) {
+  return tokenizer.find(kThinkBegin).has_value() && tokenizer.find(kThinkEnd).has_value();
+}
+
+std::vector<int32_t> find_special_markers(const Tokenizer& tokenizer) {
+  constexpr std::array kMarkers = {
+      kThinkBegin, kThinkEnd, kToolCallsBegin, kToolCallsEnd, kToolCallBegin, kToolCallEnd, kToolSep};
+  std::vector<int32_t> out;
+  for (const std::string_view marker : kMarkers) {
+    const std::optional<int32_t> id = tokenizer.find(marker);
+    if (id && tokenizer.is_special(*id)) out.push_back(*id);
+  }
+  return out;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<const ServedModel>> ServedModel::open(
@@ -56,6 +76,11 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
   } else if (opened.error().code != Errc::kNotFound || chat_template) {
     return std::move(opened).error();
   }
+  if (model->chat_template) {
+    model->chat_format = detect_chat_format(model->chat_template->source());
+    model->chat_format.reasoning |= has_think_tokens(*model->tokenizer);
+    model->special_markers = find_special_markers(*model->tokenizer);
+  }
   model->context = engine.context_size();
   model->created =
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -68,15 +93,15 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
 
 std::variant<std::string, ApiError> ServedModel::render(const Json& template_variables) const {
   if (!chat_template) return joined_contents(template_variables);
-  const Result<Json> variables = template_variables_with_tokens(template_variables);
+  const Result<Json> variables = complete_variables(template_variables);
   if (!variables) return from_error(variables.error());
   Result<std::string> text = render_chat(*chat_template, *variables);
   if (!text) return from_error(text.error());
   return *std::move(text);
 }
 
-Result<Json> ServedModel::template_variables_with_tokens(const Json& given) const {
-  return template_variables(*tokenizer, given);
+Result<Json> ServedModel::complete_variables(const Json& given) const {
+  return template_variables(*tokenizer, adapt_conversation(chat_format, given));
 }
 
 std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(const Json& template_variables) const {
@@ -85,7 +110,7 @@ std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(con
   const auto room = static_cast<uint64_t>(context * longest_token);
   if (bytes > room) return context_exceeded(context, str(bytes, " bytes of text"));
   if (!chat_template) return encode_text(joined_contents(template_variables), /*add_bos=*/true);
-  const Result<Json> variables = template_variables_with_tokens(template_variables);
+  const Result<Json> variables = complete_variables(template_variables);
   if (!variables) return from_error(variables.error());
   Result<std::vector<int32_t>> ids = encode_chat(*tokenizer, *chat_template, *variables);
   if (!ids) {
@@ -117,6 +142,22 @@ std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector
   return {};
 }
 
+// The end of a prompt that can hold a marker and white space.
+std::string prompt_end(const Tokenizer& tokenizer, std::span<const int32_t> prompt) {
+  constexpr size_t kTokens = 16;
+  return tokenizer.decode(prompt.last(std::min(prompt.size(), kTokens)), /*skip_special=*/false);
+}
+
+AnswerOptions answer_options(const ServedModel& model,
+                             const GenerationRequest& request,
+                             std::span<const int32_t> prompt) {
+  AnswerOptions out;
+  if (request.tool_choice != ToolChoice::kNone) out.tools = model.chat_format.tools;
+  out.reasoning = request.split_reasoning && model.chat_format.reasoning;
+  out.reasoning_open = out.reasoning && prompt_opens_reasoning(prompt_end(*model.tokenizer, prompt));
+  return out;
+}
+
 Request make_request(const GenerationRequest& request, std::vector<int32_t> prompt, uint64_t seed) {
   Request out{.prompt = std::move(prompt),
               .sampling = request.sampling,
@@ -135,10 +176,9 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
 }  // namespace
 
 std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const GenerationRequest& request) {
-  if (request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", "this server does not support it yet");
+  if (request.tool_choice != ToolChoice::kNone && model.chat_format.tools == ToolFormat::kNone) {
+    return invalid_field("tools", "expected a model whose chat template has DeepSeek's tool calls, found another");
   }
-  if (request.tool_choice != ToolChoice::kNone) return invalid_field("tools", "this server does not support them yet");
   PreparedRequest out;
   const auto add = [&](std::variant<std::vector<int32_t>, ApiError> encoded) -> std::optional<ApiError> {
     if (auto* error = std::get_if<ApiError>(&encoded)) return std::move(*error);
@@ -149,6 +189,7 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
   };
   if (request.chat) {
     if (auto error = add(model.encode_chat_prompt(request.template_variables))) return *std::move(error);
+    out.answer = answer_options(model, request, out.prompts.front());
   }
   for (const PromptInput& input : request.prompts) {
     if (auto error = add(encode_input(model, input))) return *std::move(error);
@@ -157,7 +198,14 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
   for (const std::vector<int32_t>& prompt : out.prompts) {
     for (int64_t i = 0; i < request.n; ++i) {
       // Every prompt of a request gets the same seeds, so that an answer does not depend on its neighbours.
-      out.requests.push_back(make_request(request, prompt, seed + static_cast<uint64_t>(i)));
+      Request one = make_request(request, prompt, seed + static_cast<uint64_t>(i));
+      if (request.chat) one.visible_special = model.special_markers;
+      // One call at most: what ends it ends the answer.
+      if (out.answer.tools != ToolFormat::kNone && !request.parallel_tool_calls) one.stop.emplace_back(kToolCallEnd);
+      std::variant<std::shared_ptr<TokenConstraint>, ApiError> constraint = make_constraint(request);
+      if (auto* error = std::get_if<ApiError>(&constraint)) return std::move(*error);
+      one.constraint = std::get<std::shared_ptr<TokenConstraint>>(std::move(constraint));
+      out.requests.push_back(std::move(one));
     }
   }
   return out;

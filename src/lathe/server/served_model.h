@@ -10,6 +10,8 @@
 #include <variant>
 #include <vector>
 
+#include "lathe/chat/answer_parser.h"
+#include "lathe/chat/chat_format.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/server/api_request.h"
 #include "lathe/tokenizer/chat_template.h"
@@ -21,6 +23,8 @@ struct ServedModel {
   std::string id;                             // what clients call it
   const Tokenizer* tokenizer = nullptr;       // the engine's; never null
   std::optional<ChatTemplate> chat_template;  // nothing: a base model, which continues the text of messages
+  ChatFormat chat_format;                     // of the template and the vocabulary
+  std::vector<int32_t> special_markers;       // ids of markers that the vocabulary calls special
   int64_t context = 0;                        // positions of prompt and answer
   int64_t created = 0;                        // seconds since 1970
   int64_t longest_token = 1;                  // bytes
@@ -32,8 +36,8 @@ struct ServedModel {
                                                          std::string id,
                                                          const std::optional<std::filesystem::path>& chat_template);
 
-  // `given` with the texts of BOS and EOS that templates use.
-  Result<Json> template_variables_with_tokens(const Json& given) const;
+  // `given` as the template expects it: earlier tool calls in its form, tools described, the texts of BOS and EOS.
+  Result<Json> complete_variables(const Json& given) const;
 
   // The prompt of a chat as text and as ids.
   std::variant<std::string, ApiError> render(const Json& template_variables) const;
@@ -46,6 +50,7 @@ struct ServedModel {
 struct PreparedRequest {
   std::vector<Request> requests;
   std::vector<std::vector<int32_t>> prompts;  // ids of each prompt
+  AnswerOptions answer;                       // chat: how to read the answers; without the seed of ids
 };
 
 // Renders, tokenizes and checks against the context: the slow part of a request, done by a thread of its own.

@@ -36,6 +36,7 @@ void join(std::vector<Update>& into, std::vector<Update> updates) {
     same->at = update.at;
     if (same->tokens.empty()) same->first_at = update.first_at;
     std::ranges::move(update.tokens, std::back_inserter(same->tokens));
+    std::ranges::move(update.prompt_logprobs, std::back_inserter(same->prompt_logprobs));
     if (update.finished) same->finished = std::move(update.finished);
   }
 }
@@ -113,10 +114,13 @@ void Service::State::start(const std::shared_ptr<Job>& job) {
       continue;
     }
     // The engine holds these callbacks no longer than the request.
-    request.on_token = [this, job, choice](const TokenEvent& event) {
+    request.on_token = [this, job, choice, first = true](const TokenEvent& event) mutable {
       const double now = now_seconds();
       Update update{.choice = choice, .text = std::string(event.text), .first_at = now, .at = now};
       update.tokens.push_back(event.token);
+      if (std::exchange(first, false)) {
+        update.prompt_logprobs.assign(event.prompt_logprobs.begin(), event.prompt_logprobs.end());
+      }
       add(job, std::move(update));
       return !job->cancelled_;
     };

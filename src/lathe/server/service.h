@@ -20,6 +20,7 @@ namespace lathe::server {
 struct Update {
   size_t choice = 0;  // index into Job::requests
   std::vector<SampledToken> tokens = {};
+  std::vector<SampledToken> prompt_logprobs = {};  // with the first token of a request that wants them
   std::string text = {};
   double first_at = 0.0;                            // when the first of the tokens came: seconds on the steady clock
   double at = 0.0;                                  // and the last

@@ -40,6 +40,7 @@ Status check_limits(const TemplateLimits& limits) {
 }  // namespace
 
 struct ChatTemplate::State {
+  std::string text;
   jinja::Template source;
   TemplateLimits limits;
   std::function<std::tm()> clock = local_now;
@@ -58,6 +59,7 @@ Result<ChatTemplate> ChatTemplate::compile(std::string_view source, const Templa
   }
   ChatTemplate result;
   result.state_->limits = limits;
+  result.state_->text = source;
   LATHE_TRY(result.state_->source, jinja::parse_template(source, limits.max_depth));
   return result;
 }
@@ -68,6 +70,10 @@ Result<ChatTemplate> ChatTemplate::builtin(std::string_view name) {
     return Error{Errc::kNotFound, str("chat template ", quoted(name, 40), ": expected \"v2\" or \"v3\"")};
   }
   return compile(source);
+}
+
+const std::string& ChatTemplate::source() const {
+  return state_->text;
 }
 
 void ChatTemplate::set_clock(std::function<std::tm()> clock) {

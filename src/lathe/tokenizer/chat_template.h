@@ -39,6 +39,9 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
+  // What it was compiled from.
+  const std::string& source() const;
+
   // What strftime_now() reads; the local time unless set. Not to be called while another thread renders.
   void set_clock(std::function<std::tm()> clock);
 
