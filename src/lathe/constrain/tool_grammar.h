@@ -1,6 +1,7 @@
 // Grammars of forced tool calls: `tool_choice` "required" or a named function.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,28 +14,32 @@ namespace lathe {
 
 // One tool that may be called.
 struct CallableTool {
-  std::string name;                  // [a-zA-Z0-9_-]{1,64}
-  const Json* parameters = nullptr;  // JSON schema of the arguments, an object's; borrowed; null: any object
+  std::string name;                  // of the characters a-z A-Z 0-9 _ - . only, at most 64
+  const Json* parameters = nullptr;  // schema of the arguments, which are an object; borrowed; null: any object
 };
 
-// How calls are written. The texts named marker_* are single tokens of the vocabulary where it has them as special or
-// added tokens
-// (`markers_are_tokens`), and plain text otherwise.
+// How calls are written around name and arguments.
 struct ToolCallSyntax {
   std::string calls_begin;
-  std::string call_begin;  // V3: with no type in it
-  std::string type;        // V3: "function"; empty: no type and no separator after it
-  std::string separator;
-  std::string before_arguments;  // V3: "\n```json\n"
-  std::string after_arguments;   // V3: "\n```"
+  std::string call_begin;
+  std::string type;       // with a separator behind it; empty: neither
+  std::string separator;  // behind the type, or behind the name where there is no type
+  std::string before_arguments;
+  std::string after_arguments;
   std::string call_end;
-  std::string between_calls;  // V3: "\n"
+  std::string between_calls;
   std::string calls_end;
-  bool markers_are_tokens = true;  // calls_begin, call_begin, separator, call_end, calls_end
+  // The markers (calls_begin, call_begin, separator, call_end, calls_end) are special or added tokens of the
+  // vocabulary, each one token; otherwise they are written as text.
+  bool markers_are_tokens = true;
 };
 
-// One call of one of the tools, or up to `max_calls` of them, with arguments that satisfy the tool's schema. Errors are
-// those of compile_json_schema, with `tool "NAME": ` in front.
+// DeepSeek's two ways; see ToolFormat in chat/tool_format.h.
+ToolCallSyntax v3_call_syntax();
+ToolCallSyntax v31_call_syntax();
+
+// One to `max_calls` calls of the tools, each with arguments that satisfy the tool's schema, and nothing else. Errors
+// are those of compile_json_schema with `tool "NAME": ` in front.
 Result<std::shared_ptr<const Grammar>> compile_tool_calls(const std::vector<CallableTool>& tools,
                                                           const ToolCallSyntax& syntax,
                                                           int32_t max_calls,
