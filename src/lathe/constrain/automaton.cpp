@@ -11,7 +11,7 @@ namespace lathe {
 namespace {
 
 constexpr int32_t kNever = std::numeric_limits<int32_t>::max();
-constexpr int64_t kEdgesPerState = 16;  // on average; what is copied when empty edges are removed counts too
+constexpr int64_t kEdgesPerState = 8;  // on average; what is copied when empty edges are removed counts too
 
 // Nesting needed below a state when its edge is taken: what the target needs, seen from here.
 int32_t height_through(const GrammarEdge& edge, int32_t target, int32_t callee) {
@@ -22,39 +22,56 @@ int32_t height_through(const GrammarEdge& edge, int32_t target, int32_t callee) 
   return height;
 }
 
-// Least nesting for every state, kNever where the end of its rule cannot be reached: a worklist over the edges'
-// reverse, in which values only fall.
-std::vector<int32_t> heights_of(const Grammar& grammar) {
-  const size_t count = grammar.states.size();
-  std::vector<std::vector<int32_t>> users(count);  // states whose height depends on this one
-  for (size_t s = 0; s < count; ++s) {
-    for (int32_t e = grammar.states[s].first; e < grammar.states[s].end; ++e) {
-      const GrammarEdge& edge = grammar.edges[static_cast<size_t>(e)];
-      users[static_cast<size_t>(edge.target)].push_back(static_cast<int32_t>(s));
-      if (edge.kind != GrammarEdge::Kind::kCall) continue;
-      users[static_cast<size_t>(grammar.rule(edge.callee).start)].push_back(static_cast<int32_t>(s));
-    }
+// For every state the edges that lead to it, by target or, of a call, by the callee's start: users[first[s]] up to
+// users[first[s + 1]].
+struct Users {
+  std::vector<int32_t> first;
+  std::vector<std::pair<int32_t, int32_t>> users;  // state, edge
+
+  explicit Users(const Grammar& grammar) : first(grammar.states.size() + 1, 0) {
+    const auto each = [&](const auto& visit) {
+      for (size_t s = 0; s < grammar.states.size(); ++s) {
+        for (int32_t e = grammar.states[s].first; e < grammar.states[s].end; ++e) {
+          const GrammarEdge& edge = grammar.edges[static_cast<size_t>(e)];
+          visit(edge.target, static_cast<int32_t>(s), e);
+          if (edge.kind == GrammarEdge::Kind::kCall) visit(grammar.rule(edge.callee).start, static_cast<int32_t>(s), e);
+        }
+      }
+    };
+    each([&](int32_t used, int32_t, int32_t) { ++first[static_cast<size_t>(used) + 1]; });
+    for (size_t s = 1; s < first.size(); ++s) first[s] += first[s - 1];
+    users.resize(static_cast<size_t>(first.back()));
+    std::vector<int32_t> next = first;
+    each([&](int32_t used, int32_t from, int32_t e) {
+      users[static_cast<size_t>(next[static_cast<size_t>(used)]++)] = {from, e};
+    });
   }
-  std::vector<int32_t> heights(count, kNever);
+};
+
+// Least nesting for every state; kNever where the end of its rule cannot be reached within the nesting that is allowed.
+// Values only fall, each at most max_depth times.
+std::vector<int32_t> heights_of(const Grammar& grammar) {
+  const Users users(grammar);
+  std::vector<int32_t> heights(grammar.states.size(), kNever);
   std::vector<int32_t> work;
-  for (size_t s = 0; s < count; ++s) {
+  for (size_t s = 0; s < grammar.states.size(); ++s) {
     if (!grammar.states[s].accept) continue;
     heights[s] = 0;
-    work.insert(work.end(), users[s].begin(), users[s].end());
+    work.push_back(static_cast<int32_t>(s));
   }
   while (!work.empty()) {
-    const auto s = static_cast<size_t>(work.back());
+    const auto used = static_cast<size_t>(work.back());
     work.pop_back();
-    int32_t best = heights[s];
-    for (int32_t e = grammar.states[s].first; e < grammar.states[s].end; ++e) {
+    for (int32_t u = users.first[used]; u < users.first[used + 1]; ++u) {
+      const auto& [from, e] = users.users[static_cast<size_t>(u)];
       const GrammarEdge& edge = grammar.edges[static_cast<size_t>(e)];
       const bool call = edge.kind == GrammarEdge::Kind::kCall;
       const int32_t callee = call ? heights[static_cast<size_t>(grammar.rule(edge.callee).start)] : 0;
-      best = std::min(best, height_through(edge, heights[static_cast<size_t>(edge.target)], callee));
+      const int32_t height = height_through(edge, heights[static_cast<size_t>(edge.target)], callee);
+      if (height > grammar.max_depth || height >= heights[static_cast<size_t>(from)]) continue;
+      heights[static_cast<size_t>(from)] = height;
+      work.push_back(from);
     }
-    if (best >= heights[s]) continue;
-    heights[s] = best;
-    work.insert(work.end(), users[s].begin(), users[s].end());
   }
   return heights;
 }
@@ -209,6 +226,7 @@ void GrammarBuilder::add_call(int32_t from, int32_t rule, int32_t to, EdgeOp ops
 
 int32_t GrammarBuilder::add_text(int32_t from, std::string_view text) {
   for (const char c : text) {
+    if (too_large()) break;
     const int32_t next = new_state(rule_of(from));
     add_byte(from, c, next);
     from = next;

@@ -93,6 +93,9 @@ class Grammar {
 
   const GrammarState& state(int32_t s) const { return states[static_cast<size_t>(s)]; }
 
+  // Memory that it holds, about.
+  size_t bytes() const { return states.size() * sizeof(GrammarState) + edges.size() * sizeof(GrammarEdge); }
+
   const GrammarRule& rule(int32_t r) const { return rules[static_cast<size_t>(r)]; }
 
   // The same, writing only bytes and special tokens that `bytes` and `special` have; fails (kUnsupported) when nothing

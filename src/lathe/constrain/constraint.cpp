@@ -10,10 +10,14 @@
 namespace lathe {
 namespace {
 
-constexpr size_t kMaxSets = 4096;
+constexpr size_t kCollectBytes = size_t{2} << 20;  // of a recognizer, beside what it needs in any case
 
 void set_bits(std::span<uint64_t> mask, const std::vector<int32_t>& ids) {
   for (const int32_t id : ids) mask[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<size_t>(id) % 64);
+}
+
+void clear_bits(std::span<uint64_t> mask, const std::vector<int32_t>& ids) {
+  for (const int32_t id : ids) mask[static_cast<size_t>(id) / 64] &= ~(uint64_t{1} << (static_cast<size_t>(id) % 64));
 }
 
 bool contains(const std::vector<int32_t>& ids, int32_t id) {
@@ -31,8 +35,9 @@ class GrammarConstraint : public TokenConstraint {
     LATHE_CHECK(mask.size() == masks_->table().mask_words());
     std::fill(mask.begin(), mask.end(), 0);
     if (!ended_) masks_->add_allowed(recognizer_, set_, mask);
+    clear_bits(mask, eos_);  // one of them may have a text that would fit
     if (ended_ || recognizer_.set(set_).complete) set_bits(mask, eos_);
-    if (recognizer_.size() > kMaxSets) set_ = recognizer_.collect(set_);
+    collect();
   }
 
   bool accept(int32_t id) override {
@@ -44,13 +49,19 @@ class GrammarConstraint : public TokenConstraint {
     const int32_t next = ended_ ? Recognizer::kDead : next_set(id);
     if (next == Recognizer::kDead) return false;
     set_ = next;
-    if (recognizer_.size() > kMaxSets) set_ = recognizer_.collect(set_);
+    collect();
     return true;
   }
 
   bool finished() const override { return ended_ || recognizer_.set(set_).configurations.empty(); }
 
  private:
+  void collect() {
+    if (recognizer_.bytes() < kept_bytes_ + kCollectBytes) return;
+    set_ = recognizer_.collect(set_);
+    kept_bytes_ = recognizer_.bytes();
+  }
+
   int32_t next_set(int32_t id) {
     const std::string_view bytes = masks_->table().bytes(id);
     if (!bytes.empty()) return recognizer_.step(set_, bytes);
@@ -64,6 +75,7 @@ class GrammarConstraint : public TokenConstraint {
   std::vector<int32_t> eos_;
   Recognizer recognizer_;
   int32_t set_;
+  size_t kept_bytes_ = 0;  // after the last collection
   bool ended_ = false;
 };
 
@@ -80,8 +92,7 @@ class ConstraintAfter : public TokenConstraint {
     std::fill(mask.begin(), mask.end(), ~uint64_t{0});
     const int64_t size = table_->vocab_size();
     if (size % 64 != 0) mask.back() = (uint64_t{1} << (size % 64)) - 1;
-    for (const int32_t id : eos_)
-      mask[static_cast<size_t>(id) / 64] &= ~(uint64_t{1} << (static_cast<size_t>(id) % 64));
+    clear_bits(mask, eos_);
   }
 
   bool accept(int32_t id) override {

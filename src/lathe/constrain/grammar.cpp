@@ -2,13 +2,37 @@
 
 #include <utility>
 
-#include "lathe/base/check.h"
+#include "lathe/base/str.h"
 #include "lathe/constrain/automaton.h"
 #include "lathe/constrain/schema_compiler.h"
 
 namespace lathe {
+namespace {
+
+// Values in a document, itself included; stops counting beyond `most`.
+int64_t count_values(const Json& value, int64_t most) {
+  int64_t count = 1;
+  if (value.is_array()) {
+    for (const Json& item : value.as_array()) {
+      if (count > most) break;
+      count += count_values(item, most - count);
+    }
+  } else if (value.is_object()) {
+    for (const auto& [key, member] : value.as_object()) {
+      if (count > most) break;
+      count += count_values(member, most - count);
+    }
+  }
+  return count;
+}
+
+}  // namespace
 
 Result<std::shared_ptr<const Grammar>> compile_json_schema(const Json& schema, const SchemaLimits& limits) {
+  if (count_values(schema, limits.max_nodes) > limits.max_nodes) {
+    return Error{Errc::kInvalidArgument,
+                 str("#: expected at most ", limits.max_nodes, " values in the schema, found more")};
+  }
   GrammarBuilder builder(limits.max_states, limits.max_output_depth);
   CommonRules common(builder);
   SchemaCompiler compiler(builder, common, schema, limits);
@@ -23,16 +47,13 @@ Result<std::shared_ptr<const Grammar>> compile_json_schema(const Json& schema, c
   auto grammar = std::make_shared<Grammar>();
   Result<bool> possible = builder.finish(root, *grammar);
   if (!possible) return std::move(possible).error().at("#");
-  if (!*possible) return Error{Errc::kInvalidArgument, "#: no value that can be written satisfies the schema"};
+  if (!*possible) {
+    return Error{Errc::kInvalidArgument,
+                 str("#: expected a schema that some value nested at most ",
+                     limits.max_output_depth,
+                     " deep satisfies, found none such")};
+  }
   return std::shared_ptr<const Grammar>(std::move(grammar));
-}
-
-std::shared_ptr<const Grammar> json_object_grammar() {
-  Json schema = Json::object();
-  schema.set("type", "object");
-  Result<std::shared_ptr<const Grammar>> grammar = compile_json_schema(schema);
-  LATHE_CHECK(grammar.has_value(), grammar.has_value() ? "" : grammar.error().message);
-  return *std::move(grammar);
 }
 
 }  // namespace lathe

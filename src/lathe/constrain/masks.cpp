@@ -6,8 +6,8 @@
 namespace lathe {
 namespace {
 
-constexpr size_t kMaxKnownBytes = size_t{128} << 20;  // beyond it what is known is forgotten
-constexpr size_t kMaxScratchSets = 16'384;
+constexpr size_t kMaxKnownBytes = size_t{32} << 20;  // beyond it what is known is forgotten
+constexpr size_t kMaxScratchBytes = size_t{16} << 20;
 
 void set_bit(std::span<uint64_t> mask, int32_t id) {
   mask[static_cast<size_t>(id) / 64] |= uint64_t{1} << (static_cast<size_t>(id) % 64);
@@ -80,11 +80,12 @@ std::shared_ptr<const StateMask> GrammarMasks::find_or_compute(const Key& key) {
   }
   known_bytes_ += bytes;
   known_.emplace(key, made);
+  bytes_ = known_bytes_ + scratch_->bytes();
   return made;
 }
 
 std::shared_ptr<const StateMask> GrammarMasks::compute(const Key& key) {
-  if (scratch_->size() > kMaxScratchSets) scratch_ = std::make_unique<Recognizer>(*grammar_);
+  if (scratch_->bytes() > kMaxScratchBytes) scratch_ = std::make_unique<Recognizer>(*grammar_);
   const GrammarRule& rule = grammar_->rule(grammar_->state(key.state).rule);
   const int32_t keys = rule.keeps_keys ? Recognizer::kUnknownKeys : Recognizer::kNoKeys;
   const int32_t begin = scratch_->begin({.state = key.state, .count = key.count, .keys = keys, .depth = key.depth});

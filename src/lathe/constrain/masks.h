@@ -3,6 +3,7 @@
 // end. Only what follows there depends on the stack and is walked again each time, through small subtrees.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -35,6 +36,11 @@ class GrammarMasks {
   // Ids of the grammar's special tokens; -1: the vocabulary has none such.
   std::span<const int32_t> special_ids() const { return special_ids_; }
 
+  std::shared_ptr<const TokenTable> shared_table() const { return table_; }
+
+  // Memory of the grammar and of what is kept between calls, about. Thread safe.
+  size_t bytes() const { return grammar_->bytes() + bytes_; }
+
   // Adds the tokens that one set of the recognizer, which is of this grammar, allows to `mask`. Thread safe as long as
   // each thread has its own recognizer.
   void add_allowed(Recognizer& recognizer, int32_t set, std::span<uint64_t> mask);
@@ -66,6 +72,7 @@ class GrammarMasks {
   std::unique_ptr<Recognizer> scratch_;
   std::unordered_map<Key, std::shared_ptr<const StateMask>, KeyHash> known_;
   size_t known_bytes_ = 0;
+  std::atomic<size_t> bytes_ = 0;
 };
 
 }  // namespace lathe

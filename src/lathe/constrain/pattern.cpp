@@ -16,10 +16,11 @@ using unicode::kCodePointEnd;
 using unicode::RangeSet;
 
 constexpr size_t kMaxStates = 4000;
-constexpr int64_t kMaxWork = 4'000'000;  // what the construction may look at
+constexpr size_t kMaxPattern = 4096;   // bytes
+constexpr int64_t kStepsPerByte = 32;  // of reading a pattern
 
 Error too_large() {
-  return Error{Errc::kUnsupported, str("needs an automaton of more than ", kMaxStates, " states")};
+  return Error{Errc::kUnsupported, str("needs an automaton of more than ", kMaxStates, " states or too many edges")};
 }
 
 // A nondeterministic automaton made from the tree.
@@ -140,7 +141,7 @@ void mark_useful(Nfa& nfa) {
 // Turns the automaton into a deterministic one, set of states by set of states.
 class Determiniser {
  public:
-  explicit Determiniser(const Nfa& nfa) : nfa_(&nfa), seen_(nfa.states.size(), 0) {
+  Determiniser(const Nfa& nfa, int64_t& work) : nfa_(&nfa), work_(&work), seen_(nfa.states.size(), 0) {
     for (const Nfa::State& state : nfa.states) {
       if (state.set == nullptr) continue;
       for (const auto& [begin, end] : state.set->ranges()) {
@@ -157,10 +158,10 @@ class Determiniser {
   Result<CodePointDfa> run(int32_t start) {
     number(closure({start}, true));
     for (size_t s = 0; s < sets_.size(); ++s) {
-      if (sets_.size() > kMaxStates || work_ > kMaxWork) return too_large();
       const std::vector<int32_t> set = sets_[s];
       out_.states[s].accept = accepts(set);
       add_edges(s, set);
+      if (sets_.size() > kMaxStates || *work_ < 0) return too_large();
     }
     return std::move(out_);
   }
@@ -176,7 +177,7 @@ class Determiniser {
       const Nfa::State& state = nfa_->at(s);
       if (seen_[static_cast<size_t>(s)] == round_) continue;
       seen_[static_cast<size_t>(s)] = round_;
-      ++work_;
+      --*work_;
       if (state.useful && (state.set != nullptr || !state.end.empty() || s == nfa_->accept)) out.push_back(s);
       work.insert(work.end(), state.empty.begin(), state.empty.end());
       if (at_begin) work.insert(work.end(), state.begin.begin(), state.begin.end());
@@ -194,7 +195,7 @@ class Determiniser {
       if (s == nfa_->accept) return true;
       if (seen_[static_cast<size_t>(s)] == round_) continue;
       seen_[static_cast<size_t>(s)] = round_;
-      ++work_;
+      --*work_;
       const Nfa::State& state = nfa_->at(s);
       work.insert(work.end(), state.empty.begin(), state.empty.end());
       work.insert(work.end(), state.end.begin(), state.end.end());
@@ -212,10 +213,10 @@ class Determiniser {
         auto at = static_cast<size_t>(std::lower_bound(cuts_.begin(), cuts_.end(), begin) - cuts_.begin());
         for (; cuts_[at] < end; ++at) {
           targets[at].push_back(state.target);
-          ++work_;
+          --*work_;
         }
       }
-      if (work_ > kMaxWork) return;
+      if (*work_ < 0) return;
     }
     std::map<std::vector<int32_t>, int32_t> known;  // many intervals lead to the same place
     for (auto& [at, to] : targets) {
@@ -243,10 +244,10 @@ class Determiniser {
   }
 
   const Nfa* nfa_;
+  int64_t* work_;
   std::vector<char32_t> cuts_;
   std::vector<uint64_t> seen_;
   uint64_t round_ = 0;
-  int64_t work_ = 0;
   std::map<std::vector<int32_t>, int32_t> numbers_;
   std::vector<std::vector<int32_t>> sets_;
   CodePointDfa out_;
@@ -295,12 +296,12 @@ CodePointDfa trimmed(const CodePointDfa& dfa) {
 
 // Pairs of states of two automata; the second may have stopped (-1) where `b_may_stop`.
 template <class Accept>
-Result<CodePointDfa> product(const CodePointDfa& a, const CodePointDfa& b, bool b_may_stop, const Accept& accept) {
+Result<CodePointDfa> product(
+    const CodePointDfa& a, const CodePointDfa& b, bool b_may_stop, int64_t& work, const Accept& accept) {
   CodePointDfa out;
   if (a.states.empty()) return out;
   std::map<std::pair<int32_t, int32_t>, int32_t> numbers;
   std::vector<std::pair<int32_t, int32_t>> pairs;
-  int64_t work = 0;
   const auto number = [&](int32_t x, int32_t y) {
     const auto [at, inserted] = numbers.try_emplace({x, y}, static_cast<int32_t>(pairs.size()));
     if (inserted) {
@@ -312,7 +313,6 @@ Result<CodePointDfa> product(const CodePointDfa& a, const CodePointDfa& b, bool 
   if (b.states.empty() && !b_may_stop) return out;
   number(0, b.states.empty() ? -1 : 0);
   for (size_t s = 0; s < pairs.size(); ++s) {
-    if (pairs.size() > kMaxStates || work > kMaxWork) return too_large();
     const auto [x, y] = pairs[s];
     static const CodePointDfa::State kStopped;
     const CodePointDfa::State& left = a.states[static_cast<size_t>(x)];
@@ -322,7 +322,7 @@ Result<CodePointDfa> product(const CodePointDfa& a, const CodePointDfa& b, bool 
     for (const CodePointDfa::Edge& edge : left.edges) {
       char32_t low = edge.low;
       while (low <= edge.high) {
-        ++work;
+        --work;
         while (other != right.edges.end() && other->high < low) ++other;
         const bool inside = other != right.edges.end() && other->low <= low;
         char32_t high = edge.high;
@@ -338,6 +338,7 @@ Result<CodePointDfa> product(const CodePointDfa& a, const CodePointDfa& b, bool 
         low = high + 1;
       }
     }
+    if (pairs.size() > kMaxStates || work < 0) return too_large();
   }
   return trimmed(out);
 }
@@ -358,7 +359,11 @@ bool CodePointDfa::accepts(std::string_view text) const {
   return states[state].accept;
 }
 
-Result<CodePointDfa> compile_pattern(std::string_view pattern) {
+Result<CodePointDfa> compile_pattern(std::string_view pattern, int64_t& work) {
+  if (pattern.size() > kMaxPattern) {
+    return Error{Errc::kUnsupported, str("expected at most ", kMaxPattern, " bytes, found ", pattern.size())};
+  }
+  work -= std::ssize(pattern) * kStepsPerByte;
   LATHE_TRY(const PatternNode tree, parse_pattern(pattern));
   RangeSet everything;
   everything.add(0, kCodePointEnd);
@@ -375,21 +380,21 @@ Result<CodePointDfa> compile_pattern(std::string_view pattern) {
   nfa.at(nfa.accept).set = &everything;
   nfa.at(nfa.accept).target = nfa.accept;
   mark_useful(nfa);
-  LATHE_TRY(const CodePointDfa dfa, Determiniser(nfa).run(before));
+  LATHE_TRY(const CodePointDfa dfa, Determiniser(nfa, work).run(before));
   return trimmed(dfa);
 }
 
-Result<CodePointDfa> intersect(const CodePointDfa& a, const CodePointDfa& b) {
-  return product(a, b, false, [](bool x, bool y) { return x && y; });
+Result<CodePointDfa> intersect(const CodePointDfa& a, const CodePointDfa& b, int64_t& work) {
+  return product(a, b, false, work, [](bool x, bool y) { return x && y; });
 }
 
-Result<CodePointDfa> subtract(const CodePointDfa& a, const CodePointDfa& b) {
-  return product(a, b, true, [](bool x, bool y) { return x && !y; });
+Result<CodePointDfa> subtract(const CodePointDfa& a, const CodePointDfa& b, int64_t& work) {
+  return product(a, b, true, work, [](bool x, bool y) { return x && !y; });
 }
 
-Result<CodePointDfa> with_length(const CodePointDfa& dfa, int64_t min, int64_t max) {
+Result<CodePointDfa> with_length(const CodePointDfa& dfa, int64_t min, int64_t max, int64_t& work) {
   // Another automaton that counts: a chain, the last state of which stays where there is no maximum.
-  const bool endless = max > static_cast<int64_t>(kMaxStates);
+  const bool endless = max == kNoMaximum;
   const int64_t count = endless ? min : max;
   if (count > static_cast<int64_t>(kMaxStates)) return too_large();
   CodePointDfa lengths;
@@ -399,7 +404,7 @@ Result<CodePointDfa> with_length(const CodePointDfa& dfa, int64_t min, int64_t m
     const int64_t next = i < count ? i + 1 : i;
     if (i < count || endless) state.edges.push_back({0, kCodePointEnd - 1, static_cast<int32_t>(next)});
   }
-  return intersect(dfa, lengths);
+  return intersect(dfa, lengths, work);
 }
 
 bool is_endless(const CodePointDfa& dfa) {

@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string_view>
 #include <vector>
 
 #include "lathe/base/result.h"
 
 namespace lathe {
+
+inline constexpr int64_t kNoMaximum = std::numeric_limits<int64_t>::max() / 2;
 
 // A deterministic automaton. State 0 is the start; from every state an accepting one can be reached, unless there is no
 // state at all: then nothing is accepted.
@@ -34,17 +37,20 @@ struct CodePointDfa {
   bool accepts(std::string_view text) const;
 };
 
+// The functions below take steps from `work` and fail when none is left, or when the automaton has more than a few
+// thousand states: the size can grow exponentially with the pattern.
+
 // Errors: `byte 3: look-around is not supported`.
-Result<CodePointDfa> compile_pattern(std::string_view pattern);
+Result<CodePointDfa> compile_pattern(std::string_view pattern, int64_t& work);
 
 // What both accept.
-Result<CodePointDfa> intersect(const CodePointDfa& a, const CodePointDfa& b);
+Result<CodePointDfa> intersect(const CodePointDfa& a, const CodePointDfa& b, int64_t& work);
 
 // What `a` accepts and `b` does not.
-Result<CodePointDfa> subtract(const CodePointDfa& a, const CodePointDfa& b);
+Result<CodePointDfa> subtract(const CodePointDfa& a, const CodePointDfa& b, int64_t& work);
 
-// What is accepted and has min to max code points.
-Result<CodePointDfa> with_length(const CodePointDfa& dfa, int64_t min, int64_t max);
+// What is accepted and has min to max code points; kNoMaximum: as many as there are.
+Result<CodePointDfa> with_length(const CodePointDfa& dfa, int64_t min, int64_t max, int64_t& work);
 
 // Whether every state accepts texts without end.
 bool is_endless(const CodePointDfa& dfa);

@@ -1,6 +1,7 @@
 #include "lathe/constrain/pattern_syntax.h"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "lathe/base/str.h"
@@ -21,7 +22,7 @@ RangeSet inverted(RangeSet set) {
 }
 
 // \d, \w or \s: what every dialect takes, or (wide) what some dialect may take.
-RangeSet shorthand(char kind, bool wide) {
+RangeSet make_shorthand(char kind, bool wide) {
   RangeSet set;
   if (kind == 'd') {
     if (wide) unicode::property("Nd", set);
@@ -50,6 +51,16 @@ RangeSet shorthand(char kind, bool wide) {
   }
   set.normalise();
   return set;
+}
+
+const RangeSet& shorthand(char kind, bool wide) {
+  static const std::array<RangeSet, 6> kSets = {make_shorthand('d', false),
+                                                make_shorthand('d', true),
+                                                make_shorthand('w', false),
+                                                make_shorthand('w', true),
+                                                make_shorthand('s', false),
+                                                make_shorthand('s', true)};
+  return kSets[(kind == 'd' ? 0u : kind == 'w' ? 2u : 4u) + (wide ? 1u : 0u)];
 }
 
 class Parser {

@@ -11,6 +11,9 @@ namespace lathe {
 namespace {
 
 constexpr int32_t kUnknownStep = -1;
+constexpr size_t kFewItems = 16;                         // are searched one by one
+constexpr size_t kMaxBytesWithSteps = size_t{64} << 20;  // beyond it steps are no longer kept
+constexpr size_t kEntryBytes = 64;                       // of an index, for each thing that is interned
 
 uint64_t mix(uint64_t hash, uint64_t value) {
   hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
@@ -39,16 +42,18 @@ uint64_t hash_all(const std::vector<T>& values, uint64_t hash) {
   return hash;
 }
 
-// Number of the equal element of `all`, or of a new one.
+// Number of the equal element of `all`, or of a new one, whose memory is added to `bytes`.
 template <class T>
 int32_t intern(std::vector<std::vector<T>>& all,
                std::unordered_multimap<uint64_t, int32_t>& index,
-               std::vector<T> value) {
+               std::vector<T> value,
+               size_t& bytes) {
   const uint64_t hash = hash_all(value, value.size());
   for (auto [at, end] = index.equal_range(hash); at != end; ++at) {
     if (all[static_cast<size_t>(at->second)] == value) return at->second;
   }
   const auto number = static_cast<int32_t>(all.size());
+  bytes += sizeof(value) + value.size() * sizeof(T) + kEntryBytes;
   all.push_back(std::move(value));
   index.emplace(hash, number);
   return number;
@@ -70,6 +75,7 @@ void Recognizer::reset() {
   keys_.assign(2, {});  // kNoKeys, kUnknownKeys
   keys_index_.clear();
   initial_keys_.assign(grammar_->key_sets.size(), -1);
+  bytes_ = 0;
   intern_set({}, false, false);  // kDead
 }
 
@@ -96,11 +102,12 @@ int32_t Recognizer::step(int32_t set, uint8_t byte) {
     }
   }
   const int32_t next = work.items.empty() ? kDead : finish(work);
-  if (!from.next) {
+  if (!from.next && bytes_ < kMaxBytesWithSteps) {
     from.next = std::make_unique<std::array<int32_t, 256>>();
     from.next->fill(kUnknownStep);
+    bytes_ += sizeof(*from.next);
   }
-  (*from.next)[byte] = next;
+  if (from.next) (*from.next)[byte] = next;
   return next;
 }
 
@@ -161,13 +168,24 @@ bool Recognizer::viable(const Configuration& c) const {
   return c.depth + grammar_->state(c.state).height <= grammar_->max_depth;
 }
 
+// Index of the item with that configuration, which is added where there is none.
+size_t Recognizer::place_of(Work& work, const Configuration& configuration) {
+  size_t i = 0;
+  if (work.items.size() <= kFewItems) {
+    while (i < work.items.size() && work.items[i].configuration != configuration) ++i;
+  } else {
+    for (size_t k = work.index.size(); k < work.items.size(); ++k) work.index.emplace(work.items[k].configuration, k);
+    i = work.index.try_emplace(configuration, work.items.size()).first->second;
+  }
+  if (i == work.items.size()) work.items.push_back({configuration, {}});
+  return i;
+}
+
 void Recognizer::add(Work& work, const Configuration& configuration, int32_t stack) const {
   if (!viable(configuration)) return;
   Configuration key = configuration;
   key.frames = 0;
-  size_t i = 0;
-  while (i < work.items.size() && work.items[i].configuration != key) ++i;
-  if (i == work.items.size()) work.items.push_back({key, {}});
+  const size_t i = place_of(work, key);
   std::vector<int32_t>& stacks = work.items[i].stacks;
   if (std::find(stacks.begin(), stacks.end(), stack) != stacks.end()) return;
   stacks.push_back(stack);
@@ -312,6 +330,7 @@ int32_t Recognizer::intern_set(std::vector<Configuration> configurations, bool c
     made->reach = std::max(made->reach, c.depth + grammar_->state(c.state).height);
   }
   made->configurations = std::move(configurations);
+  bytes_ += sizeof(Set) + made->configurations.size() * sizeof(Configuration) + kEntryBytes;
   made->complete = complete;
   made->tainted = tainted;
   sets_.push_back(std::move(made));
@@ -323,17 +342,20 @@ int32_t Recognizer::intern_set(std::vector<Configuration> configurations, bool c
 int32_t Recognizer::intern_frames(std::vector<StackFrame> frames) {
   std::sort(frames.begin(), frames.end());
   frames.erase(std::unique(frames.begin(), frames.end()), frames.end());
-  return intern(stacks_, stack_index_, std::move(frames));
+  return intern(stacks_, stack_index_, std::move(frames), bytes_);
 }
 
 int32_t Recognizer::intern_text(std::string text) {
   const auto [at, inserted] = text_index_.try_emplace(std::move(text), static_cast<int32_t>(texts_.size()));
-  if (inserted) texts_.push_back(at->first);
+  if (inserted) {
+    texts_.push_back(at->first);
+    bytes_ += 2 * (sizeof(std::string) + at->first.size()) + kEntryBytes;
+  }
   return at->second;
 }
 
 int32_t Recognizer::intern_keys(std::vector<int32_t> keys) {
-  return intern(keys_, keys_index_, std::move(keys));
+  return intern(keys_, keys_index_, std::move(keys), bytes_);
 }
 
 int32_t Recognizer::initial_keys(int32_t key_set) {

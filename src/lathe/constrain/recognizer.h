@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
@@ -83,8 +84,8 @@ class Recognizer {
   // Whether the key that is `prefix` followed by `rest` is one of the set `keys`.
   bool has_key(int32_t keys, int32_t prefix, std::string_view rest) const;
 
-  // Number of sets; memory is about a kilobyte for each.
-  size_t size() const { return sets_.size(); }
+  // Memory that it holds, about; it grows with the text until collect().
+  size_t bytes() const { return bytes_; }
 
   // Forgets everything but what `set` needs; returns its new number.
   int32_t collect(int32_t set);
@@ -98,12 +99,14 @@ class Recognizer {
   // What one step gathers.
   struct Work {
     std::vector<Pending> items;
+    std::map<Configuration, size_t> index;          // of the items, where they are many
     std::vector<std::pair<size_t, int32_t>> fresh;  // item and stack not yet looked at
     bool complete = false;
     bool tainted = false;
   };
 
   void add(Work& work, const Configuration& configuration, int32_t stack) const;
+  static size_t place_of(Work& work, const Configuration& configuration);
   void follow(Work& work, const Configuration& from, const GrammarEdge& edge, int byte);
   void end_rules(Work& work, bool compare_keys);
   void end_rule(Work& work, const Configuration& at, int32_t stack, bool compare_keys);
@@ -130,6 +133,7 @@ class Recognizer {
   std::vector<std::vector<int32_t>> keys_;
   std::unordered_multimap<uint64_t, int32_t> keys_index_;
   std::vector<int32_t> initial_keys_;  // by key set of the grammar; -1: not yet interned
+  size_t bytes_ = 0;
 };
 
 }  // namespace lathe

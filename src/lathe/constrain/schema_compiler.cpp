@@ -128,7 +128,7 @@ Status SchemaCompiler::check_size(const Json& at) const {
 }
 
 Result<int32_t> SchemaCompiler::compile() {
-  LATHE_TRY(const int32_t root, value_rule(SchemaReader::normalised({root_})));
+  LATHE_TRY(const int32_t root, value_rule(reader_.normalised({root_})));
   while (!pending_.empty()) {
     const auto [rule, all] = std::move(pending_.back());
     pending_.pop_back();
@@ -153,6 +153,13 @@ Result<int32_t> SchemaCompiler::value_rule(const Schemas& all) {
 
 Status SchemaCompiler::add_value(int32_t rule, const Schemas& all) {
   LATHE_TRY(const std::vector<Schemas> alternatives, reader_.alternatives(all));
+  if (alternatives.size() > 1) branches_ += std::ssize(alternatives);
+  if (branches_ > limits_.max_branches) {
+    return reader_.fail(all.empty() ? *root_ : *all[0],
+                        "",
+                        str("expected at most ", limits_.max_branches, " alternatives of all values, found more"),
+                        Errc::kInvalidArgument);
+  }
   const int32_t end = builder_->new_state(rule);
   builder_->accept(end);
   for (const Schemas& alternative : alternatives) {
@@ -245,7 +252,7 @@ Result<const CodePointDfa*> SchemaCompiler::pattern(const Json& schema,
                                                     const std::string& text) {
   const auto found = patterns_.find(text);
   if (found != patterns_.end()) return &found->second;
-  Result<CodePointDfa> dfa = compile_pattern(text);
+  Result<CodePointDfa> dfa = compile_pattern(text, pattern_work_);
   if (!dfa) return reader_.fail(schema, keyword, str("pattern ", quoted(text), ": ", dfa.error().message));
   return &patterns_.emplace(text, *std::move(dfa)).first->second;
 }
@@ -271,7 +278,7 @@ Status SchemaCompiler::add_string_value(int32_t from, const Schemas& alternative
         all = *dfa;
         continue;
       }
-      Result<CodePointDfa> both = intersect(*all, *dfa);
+      Result<CodePointDfa> both = intersect(*all, *dfa, pattern_work_);
       if (!both) return reader_.fail(*schema, keyword, both.error().message);
       all = *std::move(both);
     }
@@ -286,7 +293,7 @@ Status SchemaCompiler::add_string_value(int32_t from, const Schemas& alternative
     return {};
   }
   if (min > 0 || max < kNoMaximum) {
-    Result<CodePointDfa> bounded = with_length(*all, min, max);
+    Result<CodePointDfa> bounded = with_length(*all, min, max, pattern_work_);
     if (!bounded) return reader_.fail(*at, "pattern", str("with minLength or maxLength: ", bounded.error().message));
     all = *std::move(bounded);
   }
@@ -321,7 +328,7 @@ Result<Schemas> SchemaCompiler::item_schemas(const Schemas& alternative, size_t 
     LATHE_TRY(const Json* items, reader_.schema(*schema, "items"));
     if (items != nullptr) out.push_back(items);
   }
-  return SchemaReader::normalised(std::move(out));
+  return reader_.normalised(std::move(out));
 }
 
 Status SchemaCompiler::add_array(int32_t from, const Schemas& alternative, int32_t to) {

@@ -40,7 +40,12 @@ class CommonRules {
 class SchemaCompiler {
  public:
   SchemaCompiler(GrammarBuilder& builder, CommonRules& common, const Json& root, const SchemaLimits& limits)
-      : builder_(&builder), common_(&common), reader_(root, limits), root_(&root), limits_(limits) {}
+      : builder_(&builder),
+        common_(&common),
+        reader_(root, limits),
+        root_(&root),
+        limits_(limits),
+        pattern_work_(limits.max_pattern_work) {}
 
   // The rule of the schema's values, with everything that it calls.
   Result<int32_t> compile();
@@ -93,6 +98,8 @@ class SchemaCompiler {
   std::vector<std::pair<int32_t, Schemas>> pending_;
   std::map<std::string, CodePointDfa> patterns_;
   int64_t enum_bytes_ = 0;
+  int64_t branches_ = 0;
+  int64_t pattern_work_;  // that is left
 };
 
 }  // namespace lathe

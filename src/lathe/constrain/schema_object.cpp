@@ -72,7 +72,8 @@ Result<CodePointDfa> SchemaCompiler::keys_of_class(const Json& at,
   CodePointDfa keys = ascii_texts();
   for (size_t i = 0; i < patterns.size(); ++i) {
     LATHE_TRY(const CodePointDfa* dfa, pattern(at, "patternProperties", patterns[i]));
-    Result<CodePointDfa> next = (matching >> i & 1) != 0 ? intersect(keys, *dfa) : subtract(keys, *dfa);
+    Result<CodePointDfa> next =
+        (matching >> i & 1) != 0 ? intersect(keys, *dfa, pattern_work_) : subtract(keys, *dfa, pattern_work_);
     if (!next) return reader_.fail(at, "patternProperties", next.error().message);
     keys = *std::move(next);
   }
@@ -117,7 +118,7 @@ Result<std::vector<SchemaCompiler::FreeMembers>> SchemaCompiler::free_members(co
       const Json* additional = schema->find("additionalProperties");
       if (!matched && additional != nullptr) free.values.push_back(additional);
     }
-    free.values = SchemaReader::normalised(std::move(free.values));
+    free.values = reader_.normalised(std::move(free.values));
     const auto is_false = [](const Json* s) { return s->is_bool(); };
     if (std::any_of(free.values.begin(), free.values.end(), is_false)) continue;
     free.any_key = patterns.empty();

@@ -10,7 +10,6 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t kMaxWork = 200'000;
 constexpr int kMaxDisjointDepth = 4;
 
 // Keywords that change what is valid and that are not supported.
@@ -167,9 +166,29 @@ bool equal_values(const Json& a, const Json& b) {
   });
 }
 
-Schemas SchemaReader::normalised(Schemas schemas) {
+SchemaReader::SchemaReader(const Json& root, const SchemaLimits& limits) : root_(&root), limits_(limits) {
+  number(root);
+}
+
+void SchemaReader::number(const Json& value) {
+  order_.emplace(&value, static_cast<int32_t>(order_.size()));
+  if (value.is_array()) {
+    for (const Json& item : value.as_array()) number(item);
+  } else if (value.is_object()) {
+    for (const auto& [key, member] : value.as_object()) number(member);
+  }
+}
+
+Status SchemaReader::charge(int64_t steps) {
+  work_ += steps;
+  if (work_ <= limits_.max_work) return {};
+  return Error{Errc::kInvalidArgument,
+               "#: the schema is too complex: following its references and combinations does not end"};
+}
+
+Schemas SchemaReader::normalised(Schemas schemas) const {
   std::erase_if(schemas, [](const Json* s) { return s->is_bool() && s->as_bool(); });
-  std::sort(schemas.begin(), schemas.end());
+  std::sort(schemas.begin(), schemas.end(), [&](const Json* a, const Json* b) { return order_.at(a) < order_.at(b); });
   schemas.erase(std::unique(schemas.begin(), schemas.end()), schemas.end());
   return schemas;
 }
@@ -223,7 +242,7 @@ Status SchemaReader::check_keywords(const Json& schema) const {
   return {};
 }
 
-Result<const Json*> SchemaReader::resolve(const Json& schema) const {
+Result<const Json*> SchemaReader::resolve(const Json& schema) {
   const Json& reference = *schema.find("$ref");
   if (!reference.is_string()) return fail(schema, "$ref", "expected a string", Errc::kInvalidArgument);
   std::string_view rest = reference.as_string();
@@ -241,6 +260,7 @@ Result<const Json*> SchemaReader::resolve(const Json& schema) const {
     if (at->is_array() && parse_int(part, index) && index >= 0 && index < static_cast<int64_t>(at->as_array().size())) {
       at = &at->as_array()[static_cast<size_t>(index)];
     } else {
+      if (at->is_object()) LATHE_TRY(charge(std::ssize(at->as_object())));
       at = at->find(part);
     }
     if (at == nullptr) {
@@ -252,26 +272,33 @@ Result<const Json*> SchemaReader::resolve(const Json& schema) const {
 
 Result<std::vector<Schemas>> SchemaReader::multiply(const Json& at,
                                                     const std::vector<Schemas>& a,
-                                                    const std::vector<Schemas>& b) const {
-  if (static_cast<int64_t>(a.size() * b.size()) > limits_.max_alternatives) {
-    return fail(at,
-                "",
-                str("combinations: expected at most ", limits_.max_alternatives, ", found ", a.size() * b.size()),
-                Errc::kInvalidArgument);
-  }
-  std::vector<Schemas> out;
+                                                    const std::vector<Schemas>& b) {
+  std::vector<Schemas> out;  // each once, in the order of the schema
+  std::set<Schemas> known;
   for (const Schemas& x : a) {
     for (const Schemas& y : b) {
+      LATHE_TRY(charge(std::ssize(x) + std::ssize(y) + 1));
       Schemas both = x;
       both.insert(both.end(), y.begin(), y.end());
-      out.push_back(normalised(std::move(both)));
+      both = normalised(std::move(both));
+      if (std::ssize(both) > limits_.max_schemas) {
+        return fail(at,
+                    "",
+                    str("expected at most ", limits_.max_schemas, " schemas for one value, found more"),
+                    Errc::kInvalidArgument);
+      }
+      if (known.insert(both).second) out.push_back(std::move(both));
     }
+    if (std::ssize(out) > limits_.max_alternatives) return too_many_alternatives(at, "");
   }
-  std::vector<Schemas> unique;  // in the order of the schema
-  for (Schemas& x : out) {
-    if (std::find(unique.begin(), unique.end(), x) == unique.end()) unique.push_back(std::move(x));
-  }
-  return unique;
+  return out;
+}
+
+Error SchemaReader::too_many_alternatives(const Json& at, std::string_view keyword) const {
+  return fail(at,
+              keyword,
+              str("expected at most ", limits_.max_alternatives, " alternatives for one value, found more"),
+              Errc::kInvalidArgument);
 }
 
 Result<std::vector<Schemas>> SchemaReader::branches(const Json& schema,
@@ -280,17 +307,13 @@ Result<std::vector<Schemas>> SchemaReader::branches(const Json& schema,
                                                     std::vector<const Json*>& open) {
   const Json& list = *schema.find(keyword);
   std::vector<Schemas> out;
+  std::set<Schemas> known;
   for (const Json& branch : list.as_array()) {
     LATHE_TRY(std::vector<Schemas> part, expand(branch, depth + 1, open));
     for (Schemas& alternative : part) {
-      if (std::find(out.begin(), out.end(), alternative) == out.end()) out.push_back(std::move(alternative));
+      if (known.insert(alternative).second) out.push_back(std::move(alternative));
     }
-    if (static_cast<int64_t>(out.size()) > limits_.max_alternatives) {
-      return fail(schema,
-                  keyword,
-                  str("expected at most ", limits_.max_alternatives, " alternatives, found more"),
-                  Errc::kInvalidArgument);
-    }
+    if (std::ssize(out) > limits_.max_alternatives) return too_many_alternatives(schema, keyword);
   }
   return out;
 }
@@ -303,7 +326,7 @@ Result<std::vector<Schemas>> SchemaReader::expand(const Json& schema, int depth,
   if (depth > limits_.max_schema_depth) {
     return fail(schema, "", str("nested deeper than ", limits_.max_schema_depth), Errc::kInvalidArgument);
   }
-  if (++work_ > kMaxWork) return fail(schema, "", "the schema is too complex", Errc::kInvalidArgument);
+  LATHE_TRY(charge(std::ssize(schema.as_object()) + 1));
   LATHE_TRY(check_keywords(schema));
   std::vector<Schemas> out = has_own_keyword(schema) ? std::vector<Schemas>{{&schema}} : std::vector<Schemas>{{}};
   if (schema.find("$ref") != nullptr) {
@@ -362,7 +385,7 @@ Result<uint32_t> SchemaReader::types(const Schemas& alternative) const {
   return out;
 }
 
-Result<std::optional<std::vector<const Json*>>> SchemaReader::values(const Schemas& alternative) const {
+Result<std::optional<std::vector<const Json*>>> SchemaReader::values(const Schemas& alternative) {
   LATHE_TRY(const uint32_t allowed, types(alternative));
   std::optional<std::vector<const Json*>> out;
   const auto keep = [&](std::vector<const Json*> values) {
@@ -378,9 +401,7 @@ Result<std::optional<std::vector<const Json*>>> SchemaReader::values(const Schem
   for (const Json* schema : alternative) {
     LATHE_TRY(const Json* list, member(*schema, "enum", Json::Kind::kArray));
     if (list != nullptr) {
-      if (out && static_cast<int64_t>(out->size() * list->as_array().size()) > kMaxWork) {
-        return fail(*schema, "enum", "too many values to compare with those of another enum", Errc::kInvalidArgument);
-      }
+      LATHE_TRY(charge(std::ssize(list->as_array()) * (out ? std::ssize(*out) + 1 : 1)));
       std::vector<const Json*> values;
       for (const Json& value : list->as_array()) values.push_back(&value);
       keep(std::move(values));
@@ -413,7 +434,7 @@ Result<bool> SchemaReader::disjoint(const Schemas& a, const Schemas& b, int dept
   LATHE_TRY(const std::vector<Schemas> right, alternatives(b));
   for (const Schemas& x : left) {
     for (const Schemas& y : right) {
-      if (++work_ > kMaxWork) return fail(*root_, "", "the schema is too complex", Errc::kInvalidArgument);
+      LATHE_TRY(charge(1));
       LATHE_TRY(const bool apart, disjoint_alternatives(x, y, depth));
       if (!apart) return false;
     }
@@ -436,8 +457,7 @@ Result<bool> SchemaReader::disjoint_alternatives(const Schemas& a, const Schemas
   const uint32_t common = a_types & b_types;
   if (common == 0) return true;
   if (a_values && b_values) {
-    work_ += static_cast<int64_t>(a_values->size() * b_values->size());
-    if (work_ > kMaxWork) return fail(*root_, "", "the schema is too complex", Errc::kInvalidArgument);
+    LATHE_TRY(charge(std::ssize(*a_values) * std::ssize(*b_values)));
     return std::none_of(a_values->begin(), a_values->end(), [&](const Json* v) {
       return std::any_of(b_values->begin(), b_values->end(), [&](const Json* w) { return equal_values(*v, *w); });
     });

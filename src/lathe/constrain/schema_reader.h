@@ -9,6 +9,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <unordered_map>
 #include <vector>
 
 #include "lathe/base/json.h"
@@ -38,14 +39,14 @@ bool equal_values(const Json& a, const Json& b);
 class SchemaReader {
  public:
   // `root` must outlive the reader.
-  SchemaReader(const Json& root, const SchemaLimits& limits) : root_(&root), limits_(limits) {}
+  SchemaReader(const Json& root, const SchemaLimits& limits);
 
   // The alternatives of a value; none when nothing can satisfy it.
   Result<std::vector<Schemas>> alternatives(const Schemas& all);
   // The types that all schemas of an alternative allow.
   Result<uint32_t> types(const Schemas& alternative) const;
   // The values that const and enum leave, less those of other types; nothing where neither is there.
-  Result<std::optional<std::vector<const Json*>>> values(const Schemas& alternative) const;
+  Result<std::optional<std::vector<const Json*>>> values(const Schemas& alternative);
 
   // A non-negative integer keyword, or `absent`.
   Result<int64_t> count(const Json& schema, std::string_view keyword, int64_t absent) const;
@@ -57,10 +58,11 @@ class SchemaReader {
   // What has to hold for the member `key` of an object; patterns are the caller's business. `patterns_match` tells
   // whether a pattern of the schema matches the key, and adds its schemas.
   template <class Patterns>
-  Result<Schemas> member_schemas(const Schemas& alternative, std::string_view key, const Patterns& patterns) const {
+  Result<Schemas> member_schemas(const Schemas& alternative, std::string_view key, const Patterns& patterns) {
     Schemas out;
     for (const Json* schema : alternative) {
       LATHE_TRY(const Json* properties, member(*schema, "properties", Json::Kind::kObject));
+      if (properties != nullptr) LATHE_TRY(charge(std::ssize(properties->as_object())));
       const Json* named = properties == nullptr ? nullptr : properties->find(key);
       if (named != nullptr) out.push_back(named);
       LATHE_TRY(const bool matched, patterns(*schema, key, out));
@@ -70,29 +72,32 @@ class SchemaReader {
     return normalised(std::move(out));
   }
 
-  // Sorted, each once.
-  static Schemas normalised(Schemas schemas);
+  // In the document's order, each once.
+  Schemas normalised(Schemas schemas) const;
+  // Counts steps that take time; fails when they are too many.
+  Status charge(int64_t steps);
   // An error at a keyword of a schema: `#/properties/a/pattern: ...`.
   Error fail(const Json& schema, std::string_view keyword, std::string_view what, Errc code = Errc::kUnsupported) const;
 
  private:
   Result<std::vector<Schemas>> expand(const Json& schema, int depth, std::vector<const Json*>& open);
-  Result<std::vector<Schemas>> multiply(const Json& at,
-                                        const std::vector<Schemas>& a,
-                                        const std::vector<Schemas>& b) const;
+  Result<std::vector<Schemas>> multiply(const Json& at, const std::vector<Schemas>& a, const std::vector<Schemas>& b);
+  Error too_many_alternatives(const Json& at, std::string_view keyword) const;
+  void number(const Json& value);
   Result<std::vector<Schemas>> branches(const Json& schema,
                                         std::string_view keyword,
                                         int depth,
                                         std::vector<const Json*>& open);
   Status check_keywords(const Json& schema) const;
-  Result<const Json*> resolve(const Json& schema) const;
+  Result<const Json*> resolve(const Json& schema);
   Status check_disjoint(const Json& schema, const Json::Array& branches);
   Result<bool> disjoint(const Schemas& a, const Schemas& b, int depth);
   Result<bool> disjoint_alternatives(const Schemas& a, const Schemas& b, int depth);
 
   const Json* root_;
   SchemaLimits limits_;
-  int64_t work_ = 0;               // alternatives made so far
+  std::unordered_map<const Json*, int32_t> order_;  // of every value in the document
+  int64_t work_ = 0;
   std::set<const Json*> checked_;  // schemas whose oneOf was looked at
 };
 

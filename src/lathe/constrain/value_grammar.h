@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 
@@ -10,8 +9,6 @@
 #include "lathe/constrain/pattern.h"
 
 namespace lathe {
-
-inline constexpr int64_t kNoMaximum = std::numeric_limits<int64_t>::max() / 2;
 
 // A JSON string of min to max code points, from state `from` to `to`, quotes included. All escapes may be used.
 void add_string(GrammarBuilder& builder, int32_t from, int64_t min, int64_t max, int32_t to);

@@ -40,6 +40,16 @@ uint64_t text_bytes(const Json& value) {
   return total;
 }
 
+// The tokens that end an answer, as the engine sees it.
+std::vector<int32_t> end_ids(const Engine& engine) {
+  std::vector<int32_t> out;
+  for (const std::vector<int64_t>* ids : {&engine.config().eos_token_ids, &engine.defaults().eos_token_ids}) {
+    for (const int64_t id : *ids) out.push_back(static_cast<int32_t>(id));
+  }
+  if (const std::optional<int32_t> eos = engine.tokenizer()->eos_id()) out.push_back(*eos);
+  return out;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<const ServedModel>> ServedModel::open(
@@ -62,6 +72,8 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
   for (int32_t token = 0; token < model->tokenizer->vocabulary_size(); ++token) {
     model->longest_token = std::max(model->longest_token, std::ssize(model->tokenizer->token_bytes(token)));
   }
+  model->constraints =
+      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, end_ids(engine));
   model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
   return std::unique_ptr<const ServedModel>(std::move(model));
 }
@@ -132,12 +144,33 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
   return out;
 }
 
+// Where the prompt leaves the model in its thoughts: the token that ends them, behind which the answer comes.
+std::optional<int32_t> end_of_thoughts(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  const std::optional<int32_t> begin = tokenizer.find("<think>"), end = tokenizer.find("</think>");
+  if (!begin || !end) return {};
+  const auto last =
+      std::find_if(prompt.rbegin(), prompt.rend(), [&](int32_t id) { return id == *begin || id == *end; });
+  return last != prompt.rend() && *last == *begin ? end : std::nullopt;
+}
+
+// Gives every answer a constraint of its own.
+std::optional<ApiError> constrain(const ServedModel& model, const GenerationRequest& request, PreparedRequest& out) {
+  if (request.format == ResponseFormat::kText) return {};
+  Json object;
+  object.set("type", "object");
+  const bool has_schema = request.format == ResponseFormat::kJsonSchema;
+  Result<std::shared_ptr<GrammarMasks>> masks = model.constraints->prepare(has_schema ? request.schema : object);
+  if (!masks) return invalid_field("response_format", masks.error().message);
+  for (Request& answer : out.requests) {
+    answer.constraint = model.constraints->begin(
+        *masks, request.chat ? end_of_thoughts(*model.tokenizer, answer.prompt) : std::nullopt);
+  }
+  return {};
+}
+
 }  // namespace
 
 std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const GenerationRequest& request) {
-  if (request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", "this server does not support it yet");
-  }
   if (request.tool_choice != ToolChoice::kNone) return invalid_field("tools", "this server does not support them yet");
   PreparedRequest out;
   const auto add = [&](std::variant<std::vector<int32_t>, ApiError> encoded) -> std::optional<ApiError> {
@@ -160,6 +193,7 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
       out.requests.push_back(make_request(request, prompt, seed + static_cast<uint64_t>(i)));
     }
   }
+  if (auto error = constrain(model, request, out)) return *std::move(error);
   return out;
 }
 
