@@ -21,7 +21,7 @@ class Grammar;
 // What a schema may cost. Beyond a limit it is refused (kInvalidArgument), within milliseconds.
 struct SchemaLimits {
   int64_t max_nodes = 100'000;       // JSON values in the schema's document
-  int64_t max_states = 200'000;      // of the automaton
+  int64_t max_states = 100'000;      // of the automaton
   int64_t max_alternatives = 256;    // of one value, after anyOf, oneOf and allOf are multiplied out
   int64_t max_branches = 2'000;      // alternatives of all values that have several
   int64_t max_schemas = 64;          // that hold for one value together, by allOf and $ref
