@@ -40,10 +40,12 @@ constexpr EdgeOp operator|(EdgeOp a, EdgeOp b) {
   return static_cast<EdgeOp>(static_cast<uint8_t>(a) | static_cast<uint8_t>(b));
 }
 
+// Whether `op` is among them.
 constexpr bool has(EdgeOp ops, EdgeOp op) {
   return (static_cast<uint8_t>(ops) & static_cast<uint8_t>(op)) != 0;
 }
 
+// A way from a state to another.
 struct GrammarEdge {
   enum class Kind : uint8_t { kBytes, kSpecial, kCall };
 
@@ -58,6 +60,7 @@ struct GrammarEdge {
   friend bool operator==(const GrammarEdge&, const GrammarEdge&) = default;
 };
 
+// What a counter may be where it is tested, both ends included.
 struct CountBounds {
   int64_t min = 0;
   int64_t max = 0;
@@ -131,10 +134,15 @@ class GrammarBuilder {
 
   void accept(int32_t state) { grammar_.states[static_cast<size_t>(state)].accept = true; }
 
+  // `to` may be reached without reading.
   void add_empty(int32_t from, int32_t to);
+  // A byte of [low, high] leads from one state to another.
   void add_bytes(int32_t from, uint8_t low, uint8_t high, int32_t to, EdgeOp ops = EdgeOp::kNone, int32_t key_set = 0);
+  // That byte alone.
   void add_byte(int32_t from, char byte, int32_t to, EdgeOp ops = EdgeOp::kNone, int32_t key_set = 0);
+  // A special token (see new_special).
   void add_special(int32_t from, int32_t special, int32_t to);
+  // What the rule describes.
   void add_call(int32_t from, int32_t rule, int32_t to, EdgeOp ops = EdgeOp::kNone);
   // The bytes of `text`; returns the state after them.
   int32_t add_text(int32_t from, std::string_view text);

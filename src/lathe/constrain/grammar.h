@@ -29,7 +29,7 @@ struct SchemaLimits {
   int64_t max_values = 10'000;       // distinct subschemas, counted once for each combination by allOf
   int max_schema_depth = 64;
   int max_output_depth = 32;     // nesting of objects and arrays in the output; recursion through $ref ends there
-  int64_t max_work = 5'000'000;          // steps of reading the schema
+  int64_t max_work = 5'000'000;  // steps of reading the schema
   int64_t max_pattern_work = 1'000'000;  // steps of making automata of its patterns
 };
 

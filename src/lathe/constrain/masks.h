@@ -25,6 +25,7 @@ struct StateMask {
   int32_t reach = 0;            // nesting that the walk looked at
 };
 
+// The masks of one grammar for one vocabulary, shared by all sequences that use both. Thread safe.
 class GrammarMasks {
  public:
   GrammarMasks(std::shared_ptr<const Grammar> grammar, std::shared_ptr<const TokenTable> table);

@@ -21,6 +21,7 @@ class CommonRules {
  public:
   explicit CommonRules(GrammarBuilder& builder) : builder_(&builder) {}
 
+  // Numbers of the rules.
   int32_t white_space();
   int32_t any_string();
   int32_t any_number();

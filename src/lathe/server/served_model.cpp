@@ -6,6 +6,7 @@
 
 #include "lathe/base/str.h"
 #include "lathe/runtime/prompt.h"
+#include "lathe/server/answer_constraint.h"
 
 namespace lathe::server {
 
@@ -144,30 +145,6 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
   return out;
 }
 
-// Where the prompt leaves the model in its thoughts: the token that ends them, behind which the answer comes.
-std::optional<int32_t> end_of_thoughts(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
-  const std::optional<int32_t> begin = tokenizer.find("<think>"), end = tokenizer.find("</think>");
-  if (!begin || !end) return {};
-  const auto last =
-      std::find_if(prompt.rbegin(), prompt.rend(), [&](int32_t id) { return id == *begin || id == *end; });
-  return last != prompt.rend() && *last == *begin ? end : std::nullopt;
-}
-
-// Gives every answer a constraint of its own.
-std::optional<ApiError> constrain(const ServedModel& model, const GenerationRequest& request, PreparedRequest& out) {
-  if (request.format == ResponseFormat::kText) return {};
-  Json object;
-  object.set("type", "object");
-  const bool has_schema = request.format == ResponseFormat::kJsonSchema;
-  Result<std::shared_ptr<GrammarMasks>> masks = model.constraints->prepare(has_schema ? request.schema : object);
-  if (!masks) return invalid_field("response_format", masks.error().message);
-  for (Request& answer : out.requests) {
-    answer.constraint = model.constraints->begin(
-        *masks, request.chat ? end_of_thoughts(*model.tokenizer, answer.prompt) : std::nullopt);
-  }
-  return {};
-}
-
 }  // namespace
 
 std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const GenerationRequest& request) {
@@ -193,7 +170,7 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
       out.requests.push_back(make_request(request, prompt, seed + static_cast<uint64_t>(i)));
     }
   }
-  if (auto error = constrain(model, request, out)) return *std::move(error);
+  if (auto error = constrain_answers(model, request, out.requests)) return *std::move(error);
   return out;
 }
 
