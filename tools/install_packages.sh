@@ -12,8 +12,8 @@ packages_of() {
         libssl-dev libedit-dev libtomlplusplus-dev libzstd-dev libboost-dev
       ;;
     test)
-      echo git libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3 python3-jinja2 python3-pip qemu-user expect \
-        chromium-headless-shell
+      echo git libgtest-dev libgmock-dev libbenchmark-dev librapidcheck-dev python3 python3-jinja2 python3-jsonschema \
+        python3-pip qemu-user expect chromium-headless-shell
       ;;
     cross) echo cmake ninja-build g++-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user googletest python3 ;;
     check) echo git python3 clang-16 clang-tidy-16 clang-format-16 libclang-rt-16-dev llvm-16 ;;

@@ -11,6 +11,7 @@ RANKS = {
     "kernels": 2,
     "tokenizer": 2,
     "parallel": 2,
+    "constrain": 3,
     "chat": 3,
     "formats": 3,
     "attention": 3,

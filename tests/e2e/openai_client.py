@@ -356,11 +356,32 @@ class Tools(unittest.TestCase):
             _, plain = server.post("/apply-template", {"messages": messages})
             self.assertNotIn("get_time", plain["prompt"])
 
+    def test_forced_calls(self):
+        tools = [
+            {"type": "function", "function": {"name": name, "parameters": {
+                "type": "object", "properties": {"city": {"enum": ["Paris", "Rome"]}}, "required": ["city"],
+                "additionalProperties": False}}}
+            for name in ("get_weather", "get_time")
+        ]
+        named = {"type": "function", "function": {"name": "get_time"}}
+        for server in (CALLER, THINKER):
+            for prompt in ("Q", "hello"):  # one that the model answers by a call, and one that it would greet
+                for choice, most in ((named, 1), ("required", 16)):
+                    for options in ({}, {"stream": True}):
+                        found = ask(server, prompt, tools=tools, tool_choice=choice, **options)
+                        found = gathered(found) if options else whole(found)
+                        self.assertEqual(found["finish"], "tool_calls", (prompt, choice, found))
+                        self.assertTrue(1 <= len(found["calls"]) <= most, found)
+                        for one in found["calls"]:
+                            self.assertIn(json.loads(one["arguments"]), ({"city": "Paris"}, {"city": "Rome"}))
+                            self.assertIn(one["name"], ("get_time",) if choice is named else ("get_weather", "get_time"))
+        found = whole(ask(CALLER, "R", tools=tools, tool_choice="required", parallel_tool_calls=False))
+        self.assertEqual(len(found["calls"]), 1)
+
     def test_what_is_refused(self):
         named = {"type": "function", "function": {"name": "get_time"}}
         for server, options, param in (
-            (CALLER, {"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
-            (CALLER, {"tools": TOOLS, "tool_choice": named}, "tool_choice"),
+            (CALLER, {"tools": TOOLS, "tool_choice": named, "response_format": {"type": "json_object"}}, "response_format"),
             (CALLER, {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
             (CALLER, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
             (STORY, {"tools": TOOLS}, "tools"),

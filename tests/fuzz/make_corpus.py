@@ -7,11 +7,13 @@ them alone.
 
 import json
 import os
+import random
 import struct
 import sys
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "hostile"))
+sys.path.insert(0, os.path.join(HERE, "..", "e2e"))
 
 import cases_config  # noqa: E402
 import cases_gguf  # noqa: E402
@@ -20,6 +22,7 @@ import cases_tokenizer  # noqa: E402
 import cases_weights  # noqa: E402
 from cases import BAD_JSON  # noqa: E402
 from gguf_file import Gguf  # noqa: E402
+from random_schemas import Schemas  # noqa: E402
 from tiny_model import CHAT_TEMPLATE, MESSAGES, Model, byte_alphabet, safetensors_bytes  # noqa: E402
 
 MAX_SEED = 4096
@@ -218,6 +221,27 @@ def answer_seeds():
         yield name, bytes([options, 3 + 5 * i]) + text.encode()
 
 
+def schema_seeds():
+    choices = random.Random(1).randbytes(300)
+    for seed in range(40):
+        yield f"random-{seed}", compact(Schemas(seed).whole()) + b"\0" + choices
+    for name, schema in {
+        "not": {"not": {}},
+        "recursion": {"type": "array", "items": {"$ref": "#"}},
+        "to-itself": {"$ref": "#"},
+        "nothing": {"allOf": [{"const": 1}, {"const": 2}]},
+        "free-keys": {"type": "object", "additionalProperties": {"type": "object"}, "minProperties": 2},
+        "pattern-keys": {"type": "object", "patternProperties": {"^a": {"type": "null"}, "b$": {"type": "null"}}},
+        "exponential": {"type": "string", "pattern": "(a|b)*a(a|b){20}$"},
+        "classes": {"type": "string", "pattern": "^[^\\d\\s-x][\\w.]{2,}?(?:a|)+$", "minLength": 3},
+        "counts": {"type": "array", "items": {"type": "string", "minLength": 2, "maxLength": 3}, "minItems": 2, "maxItems": 4},
+        "bounds": {"type": "number", "exclusiveMinimum": -0.05, "maximum": 12.375},
+        "multiples": {"type": "integer", "multipleOf": 12, "minimum": -100},
+        "one-of": {"oneOf": [{"type": "integer"}, {"type": "string"}]},
+    }.items():
+        yield name, compact(schema) + b"\0" + choices
+
+
 def main():
     total = 0
     for target, seeds in {
@@ -228,6 +252,7 @@ def main():
         "fuzz_tokenizer": tokenizer_seeds,
         "fuzz_chat_template": template_seeds,
         "fuzz_answer": answer_seeds,
+        "fuzz_schema": schema_seeds,
     }.items():
         folder = os.path.join(HERE, "corpus", target)
         os.makedirs(folder, exist_ok=True)

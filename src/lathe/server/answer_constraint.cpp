@@ -1,15 +1,74 @@
 #include "lathe/server/answer_constraint.h"
 
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "lathe/base/str.h"
+#include "lathe/chat/chat_format.h"
+
 namespace lathe::server {
 
-std::variant<std::shared_ptr<TokenConstraint>, ApiError> make_constraint(const GenerationRequest& request) {
-  if (request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", "this server does not support it yet");
+namespace {
+
+constexpr int32_t kMaxForcedCalls = 16;
+
+using Masks = Result<std::shared_ptr<GrammarMasks>>;
+
+// Where the prompt leaves the model in its thoughts: the token that ends them, behind which the answer comes.
+std::optional<int32_t> end_of_thoughts(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
+  const std::optional<int32_t> begin = tokenizer.find(kThinkBegin), end = tokenizer.find(kThinkEnd);
+  if (!begin || !end) return {};
+  const auto last =
+      std::find_if(prompt.rbegin(), prompt.rend(), [&](int32_t id) { return id == *begin || id == *end; });
+  return last != prompt.rend() && *last == *begin ? end : std::nullopt;
+}
+
+bool forces_calls(const GenerationRequest& request) {
+  return request.tool_choice == ToolChoice::kRequired || request.tool_choice == ToolChoice::kNamed;
+}
+
+Masks masks_of_calls(const ServedModel& model, const GenerationRequest& request) {
+  std::vector<CallableTool> tools;
+  for (const Json& tool : request.tools.as_array()) {
+    const Json& function = *tool.find("function");
+    const std::string& name = function.find("name")->as_string();
+    if (request.tool_choice == ToolChoice::kNamed && name != request.tool_name) continue;
+    tools.push_back({.name = name, .parameters = function.find("parameters")});
   }
-  if (request.tool_choice == ToolChoice::kRequired || request.tool_choice == ToolChoice::kNamed) {
-    return invalid_field("tool_choice", "expected none or auto: this server cannot force calls yet");
+  ToolCallSyntax syntax = model.chat_format.tools == ToolFormat::kV3 ? v3_call_syntax() : v31_call_syntax();
+  constexpr std::array kMarkers = {kToolCallsBegin, kToolCallsEnd, kToolCallBegin, kToolCallEnd, kToolSep};
+  syntax.markers_are_tokens =
+      std::ranges::all_of(kMarkers, [&](std::string_view marker) { return model.tokenizer->find(marker).has_value(); });
+  // OpenAI: a named function is called once.
+  const bool one = request.tool_choice == ToolChoice::kNamed || !request.parallel_tool_calls;
+  return model.constraints->prepare_calls(tools, syntax, one ? 1 : kMaxForcedCalls);
+}
+
+Masks masks_of_format(const ServedModel& model, const GenerationRequest& request) {
+  if (request.format == ResponseFormat::kJsonSchema) return model.constraints->prepare(request.schema);
+  Json object;
+  object.set("type", "object");
+  return model.constraints->prepare(object);
+}
+
+}  // namespace
+
+std::optional<ApiError> constrain_answers(const ServedModel& model,
+                                          const GenerationRequest& request,
+                                          std::vector<Request>& answers) {
+  const bool calls = forces_calls(request);
+  if (!calls && request.format == ResponseFormat::kText) return {};
+  if (calls && request.format != ResponseFormat::kText) {
+    return invalid_field("response_format", str("expected text beside a \"tool_choice\" that forces calls"));
   }
-  return nullptr;
+  Masks masks = calls ? masks_of_calls(model, request) : masks_of_format(model, request);
+  if (!masks) return invalid_field(calls ? "tools" : "response_format", masks.error().message);
+  for (Request& answer : answers) {
+    answer.constraint = model.constraints->begin(
+        *masks, request.chat ? end_of_thoughts(*model.tokenizer, answer.prompt) : std::nullopt);
+  }
+  return {};
 }
 
 }  // namespace lathe::server

@@ -60,6 +60,16 @@ std::vector<int32_t> find_special_markers(const Tokenizer& tokenizer) {
   return out;
 }
 
+// The tokens that end an answer, as the engine sees it.
+std::vector<int32_t> end_ids(const Engine& engine) {
+  std::vector<int32_t> out;
+  for (const std::vector<int64_t>* ids : {&engine.config().eos_token_ids, &engine.defaults().eos_token_ids}) {
+    for (const int64_t id : *ids) out.push_back(static_cast<int32_t>(id));
+  }
+  if (const std::optional<int32_t> eos = engine.tokenizer()->eos_id()) out.push_back(*eos);
+  return out;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<const ServedModel>> ServedModel::open(
@@ -87,6 +97,8 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
   for (int32_t token = 0; token < model->tokenizer->vocabulary_size(); ++token) {
     model->longest_token = std::max(model->longest_token, std::ssize(model->tokenizer->token_bytes(token)));
   }
+  model->constraints =
+      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, end_ids(engine));
   model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
   return std::unique_ptr<const ServedModel>(std::move(model));
 }
@@ -202,12 +214,10 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
       if (request.chat) one.visible_special = model.special_markers;
       // One call at most: what ends it ends the answer.
       if (out.answer.tools != ToolFormat::kNone && !request.parallel_tool_calls) one.stop.emplace_back(kToolCallEnd);
-      std::variant<std::shared_ptr<TokenConstraint>, ApiError> constraint = make_constraint(request);
-      if (auto* error = std::get_if<ApiError>(&constraint)) return std::move(*error);
-      one.constraint = std::get<std::shared_ptr<TokenConstraint>>(std::move(constraint));
       out.requests.push_back(std::move(one));
     }
   }
+  if (auto error = constrain_answers(model, request, out.requests)) return *std::move(error);
   return out;
 }
 

@@ -12,6 +12,7 @@
 
 #include "lathe/chat/answer_parser.h"
 #include "lathe/chat/chat_format.h"
+#include "lathe/constrain/constraint_cache.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/server/api_request.h"
 #include "lathe/tokenizer/chat_template.h"
@@ -29,6 +30,7 @@ struct ServedModel {
   int64_t created = 0;                        // seconds since 1970
   int64_t longest_token = 1;                  // bytes
   RequestLimits limits;
+  std::unique_ptr<ConstraintCache> constraints;  // never null; does its own locking
 
   // Reads what it needs from the engine, before that starts to work. Fails for a model without a tokenizer and for a
   // template file that does not compile.
@@ -53,7 +55,8 @@ struct PreparedRequest {
   AnswerOptions answer;                       // chat: how to read the answers; without the seed of ids
 };
 
-// Renders, tokenizes and checks against the context: the slow part of a request, done by a thread of its own.
+// Renders, tokenizes, checks against the context and compiles schemas: the slow part of a request, done by a thread of
+// its own.
 std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const GenerationRequest& request);
 
 }  // namespace lathe::server

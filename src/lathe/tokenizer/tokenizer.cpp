@@ -250,6 +250,16 @@ bool Tokenizer::is_special(int32_t id) const {
   return contains(id) && state_->special[static_cast<size_t>(id)];
 }
 
+bool Tokenizer::is_marker(int32_t id) const {
+  if (!contains(id)) return false;
+  const std::string_view text = state_->vocabulary.bytes(id);
+  const auto recognised = [&](const AddedTokenMatcher& matcher) {
+    const AddedToken* token = matcher.token(text);
+    return token != nullptr && token->id == id;
+  };
+  return (recognised(state_->raw_added) || recognised(state_->normalized_added)) && !recognised(state_->letters);
+}
+
 std::optional<int32_t> Tokenizer::find(std::string_view token_text) const {
   return state_->find(token_text);
 }

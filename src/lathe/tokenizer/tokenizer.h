@@ -62,6 +62,8 @@ class Tokenizer {
   int32_t vocabulary_size() const;  // one more than the highest id of model.vocab and added_tokens
   bool contains(int32_t id) const;  // false for holes in the numbering
   bool is_special(int32_t id) const;
+  // An added token that AddedTokens::kText does not recognise: a marker rather than text, special or not.
+  bool is_marker(int32_t id) const;
   // By content, not in the byte-level alphabet (" the", not "Ġthe"); added tokens first.
   std::optional<int32_t> find(std::string_view token_text) const;
 

@@ -138,6 +138,7 @@ TEST(Tokenizer, LettersOfTheAlphabetAsAddedTokens) {
   const Tokenizer t = must_parse(json);
   EXPECT_EQ(t.encode("hü", kAll), (Ids{'h', 306}));
   EXPECT_EQ(t.decode_bytes(Ids{306}, false), "ü");
+  EXPECT_FALSE(t.is_marker(306));
   EXPECT_EQ(t.encode("hü", AddedTokens::kPlain), (Ids{'h', 0xC3, 0xBC}));
 
   Json listed = tiny();  // in model.vocab as well
@@ -205,6 +206,8 @@ TEST(Tokenizer, Ids) {
   EXPECT_FALSE(t.contains(-1) || t.contains(263) || t.contains(299) || t.contains(306));
   EXPECT_TRUE(t.is_special(300));
   EXPECT_FALSE(t.is_special(302) || t.is_special(299) || t.is_special(-1) || t.is_special(306));
+  EXPECT_TRUE(t.is_marker(300) && t.is_marker(302));
+  EXPECT_FALSE(t.is_marker('h') || t.is_marker(299) || t.is_marker(-1));
   EXPECT_EQ(t.find("<s>"), 300);
   EXPECT_EQ(t.find(" hello"), 261);
   EXPECT_EQ(t.find("→"), 302);
