@@ -1,10 +1,13 @@
 # What `cmake --install` puts where: the program, liblathe with its headers, CMake package and pkg-config file, the default
-# model, the licence.
+# model, the systemd unit, documents, the licence.
 
 include(CMakePackageConfigHelpers)
 
 if(TARGET lathe_cli)
   install(TARGETS lathe_cli RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  # systemd looks below lib, whatever the libraries' folder is called. Its units name programs by their absolute path.
+  configure_file(${PROJECT_SOURCE_DIR}/packaging/lathe.service.in ${PROJECT_BINARY_DIR}/packaging/lathe.service @ONLY)
+  install(FILES ${PROJECT_BINARY_DIR}/packaging/lathe.service DESTINATION lib/systemd/system)
 endif()
 install(TARGETS liblathe EXPORT latheTargets ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
                                              LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}

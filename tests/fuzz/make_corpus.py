@@ -20,6 +20,7 @@ import cases_gguf  # noqa: E402
 import cases_template  # noqa: E402
 import cases_tokenizer  # noqa: E402
 import cases_weights  # noqa: E402
+import serve_hostile  # noqa: E402
 from cases import BAD_JSON  # noqa: E402
 from gguf_file import Gguf  # noqa: E402
 from random_schemas import Schemas  # noqa: E402
@@ -242,6 +243,43 @@ def schema_seeds():
         yield name, compact(schema) + b"\0" + choices
 
 
+def request_seeds():
+    """One body of everything that requests may hold, and what the hostile ones do wrong, a few for each field."""
+    function = {"name": "find", "description": "d", "parameters": {"type": "object", "properties": {"a": {"type": "string"}}}}
+    common = {
+        "model": "m", "user": "u", "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1,
+        "presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": -7, "n": 2, "max_tokens": 16, "stop": ["a", "b"],
+        "stop_token_ids": [5], "logit_bias": {"7": -100, "8": 1.5}, "ignore_eos": True, "stream": True,
+        "stream_options": {"include_usage": True}, "return_token_ids": True, "response_format": {"type": "text"},
+    }
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}
+    turns = [
+        {"role": "developer", "content": "s"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "\u00fc"}], "name": "n"},
+        {"role": "assistant", "content": None, "tool_calls": [call], "reasoning_content": "r"},
+        {"role": "tool", "content": "x", "tool_call_id": "c"},
+    ]
+    chat = {**common, "messages": turns, "logprobs": True, "top_logprobs": 3, "reasoning_effort": "low",
+            "tools": [{"type": "function", "function": function}], "parallel_tool_calls": False,
+            "chat_template_kwargs": {"a": [1, {"b": None}]}, "add_generation_prompt": False}
+    schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}, "strict": True}}
+    yield "chat", compact(chat)
+    yield "chat-named-tool", compact({**chat, "tool_choice": {"type": "function", "function": {"name": "find"}}})
+    yield "chat-schema", compact({"messages": turns[:1], "response_format": schema})
+    yield "completion", compact({**common, "prompt": ["a", "b"], "echo": True, "logprobs": 2, "best_of": 2})
+    yield "completion-ids", compact({"prompt": [[1, 2], [3]], "max_tokens": 0, "prompt_logprobs": 1})
+    yield "tokenize", compact({"content": "a", "add_special": False, "with_pieces": True})
+    yield "detokenize", compact({"tokens": [1, 2.0, 299]})
+    counts = {}
+    for source in (serve_hostile.bad_json, serve_hostile.bad_fields, serve_hostile.bad_messages):
+        for _, body, param in source():
+            body = body.encode("utf-8", "surrogatepass") if isinstance(body, str) else body
+            name = (param or source.__name__).replace("[", "-").replace("]", "")
+            counts[name] = counts.get(name, 0) + 1
+            if counts[name] <= (40 if param is None else 3) and len(body) < MAX_SEED:
+                yield f"wrong-{name}-{counts[name]}", body
+
+
 def main():
     total = 0
     for target, seeds in {
@@ -253,6 +291,7 @@ def main():
         "fuzz_chat_template": template_seeds,
         "fuzz_answer": answer_seeds,
         "fuzz_schema": schema_seeds,
+        "fuzz_request": request_seeds,
     }.items():
         folder = os.path.join(HERE, "corpus", target)
         os.makedirs(folder, exist_ok=True)

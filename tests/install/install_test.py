@@ -13,6 +13,7 @@ EXPECTED = [
     "bin/lathe",
     "include/lathe/lathe.h",
     "include/lathe/lathe_c.h",
+    "lib/systemd/system/lathe.service",
     "share/lathe/models/storyteller/config.json",
     "share/lathe/models/storyteller/model.safetensors",
     "share/lathe/models/storyteller/tokenizer.json",

@@ -150,7 +150,8 @@ void Answer::add_chat_events(Choice& choice, size_t index, const Update& update,
   }
   Json logprobs = logprobs_ && !update.tokens.empty() ? chat_logprobs(*model_.tokenizer, update.tokens) : Json();
   // Log-probabilities and ids go with the first part; they have a chunk of their own when no text is certain yet.
-  if (parts.empty() && !logprobs.is_null()) parts.push_back({.kind = AnswerEvent::Kind::kContent});
+  const bool has_ids = token_ids_ && !update.tokens.empty();
+  if (parts.empty() && (has_ids || !logprobs.is_null())) parts.push_back({.kind = AnswerEvent::Kind::kContent});
   for (size_t i = 0; i < parts.size(); ++i) {
     Json event = chunk(index, delta_of(parts[i]), i == 0 ? std::exchange(logprobs, Json()) : Json(), {});
     if (i == 0) add_token_ids(event, update);
@@ -177,7 +178,8 @@ void Answer::add_completion_events(Choice& choice, size_t index, const Update& u
   if (logprobs_ && !tokens.empty()) {
     logprobs = completion_logprobs(*model_.tokenizer, tokens, /*first_is_unknown=*/with_prompt, choice.text_offset);
   }
-  if (text.empty() && logprobs.is_null()) return;
+  const bool has_ids = token_ids_ && !update.tokens.empty();
+  if (text.empty() && !has_ids && logprobs.is_null()) return;
   Json event = chunk(index, std::move(text), std::move(logprobs), {});
   add_token_ids(event, update);
   events += stream_event(event);

@@ -101,6 +101,11 @@ void Service::State::add(const std::shared_ptr<Job>& job, Update update) {
 }
 
 void Service::State::publish() {
+  {
+    // Before anybody hears of what happened.
+    const std::lock_guard lock(mutex);
+    stats = engine->stats();
+  }
   for (const std::shared_ptr<Job>& job : std::exchange(fresh_jobs, {})) job->publish(std::exchange(job->fresh_, {}));
 }
 
@@ -143,7 +148,6 @@ bool Service::State::take_commands(bool wait) {
   std::deque<std::shared_ptr<Job>> ending;
   {
     std::unique_lock lock(mutex);
-    stats = engine->stats();
     if (wait) engine_wakes.wait(lock, [this] { return stopping || !submitted.empty() || !cancelled.empty(); });
     if (stopping) return false;
     starting.swap(submitted);
@@ -161,11 +165,6 @@ void Service::State::run_engine() {
   bool busy = false;
   while (take_commands(/*wait=*/!busy)) {
     busy = engine->step();
-    {
-      // Before anybody hears of the step's results.
-      const std::lock_guard lock(mutex);
-      stats = engine->stats();
-    }
     publish();
   }
 }
