@@ -1,16 +1,19 @@
-// What a request demands of its answers' form, as a constraint on their tokens.
+// What a request demands of its answers' form, as constraints on their tokens.
 #pragma once
 
-#include <memory>
-#include <variant>
+#include <optional>
+#include <vector>
 
+#include "lathe/runtime/engine.h"
 #include "lathe/server/api_request.h"
-#include "lathe/tokenizer/token_constraint.h"
+#include "lathe/server/served_model.h"
 
 namespace lathe::server {
 
-// A constraint for one answer, or null where any text will do. `response_format` other than text and `tool_choice`
-// "required" or with a name need grammars, which this server has none of: they are refused.
-std::variant<std::shared_ptr<TokenConstraint>, ApiError> make_constraint(const GenerationRequest& request);
+// Gives each of `answers`, whose prompts are set, the constraint that the request asks for; none where any text will
+// do. Refused, since they need grammars: `response_format` other than text, `tool_choice` "required" or with a name.
+std::optional<ApiError> constrain_answers(const ServedModel& model,
+                                          const GenerationRequest& request,
+                                          std::vector<Request>& answers);
 
 }  // namespace lathe::server

@@ -202,12 +202,10 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
       if (request.chat) one.visible_special = model.special_markers;
       // One call at most: what ends it ends the answer.
       if (out.answer.tools != ToolFormat::kNone && !request.parallel_tool_calls) one.stop.emplace_back(kToolCallEnd);
-      std::variant<std::shared_ptr<TokenConstraint>, ApiError> constraint = make_constraint(request);
-      if (auto* error = std::get_if<ApiError>(&constraint)) return std::move(*error);
-      one.constraint = std::get<std::shared_ptr<TokenConstraint>>(std::move(constraint));
       out.requests.push_back(std::move(one));
     }
   }
+  if (auto error = constrain_answers(model, request, out.requests)) return *std::move(error);
   return out;
 }
 
