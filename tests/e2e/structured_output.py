@@ -2,12 +2,13 @@
 """Answers that a JSON schema constrains: from random models, for random schemas, checked by Python's json and by
 jsonschema (Debian: python3-jsonschema), which know nothing of lathe.
 
-    structured_output.py --program lathe --source . [--schemas 40] [--seed 1]
+    structured_output.py --program lathe --source . [--schemas 100] [--seed 1]
 """
 
 import argparse
 import collections
 import concurrent.futures
+import datetime
 import json
 import os
 import pathlib
@@ -39,6 +40,19 @@ PERSON = {
 }
 
 
+FORMATS = jsonschema.FormatChecker(["date", "uuid", "email", "ipv4"])
+
+
+@FORMATS.checks("date-time", ValueError)
+def is_date_time(text):
+    return not isinstance(text, str) or datetime.datetime.fromisoformat(text).tzinfo is not None
+
+
+@FORMATS.checks("time", ValueError)
+def is_time(text):
+    return not isinstance(text, str) or datetime.time.fromisoformat(text).tzinfo is not None
+
+
 def unique(pairs):
     out = dict(pairs)
     if len(out) != len(pairs):
@@ -54,7 +68,7 @@ def check(text, schema):
     """The value, which must be strict JSON and satisfy the schema."""
     value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     text.encode("utf-8")
-    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(value)
+    jsonschema.Draft202012Validator(schema, format_checker=FORMATS).validate(value)
     return value
 
 
@@ -187,7 +201,7 @@ class Requests(unittest.TestCase):
     def test_stop_strings_end(self):
         status, answer = self.model.ask(PERSON, stop=['"age"'], seed=1)
         self.assertEqual((status, answer["choices"][0]["finish_reason"]), (200, "stop"))
-        self.assertTrue(self.text(answer).strip().startswith('{"name"') or self.text(answer).startswith("{"))
+        self.assertIn('"name"', self.text(answer))
         self.assertNotIn('"age"', self.text(answer))
 
     def test_ignoring_the_end_changes_nothing(self):
@@ -222,7 +236,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", required=True, type=os.path.abspath)
     parser.add_argument("--source", type=pathlib.Path, required=True)
-    parser.add_argument("--schemas", type=int, default=40)
+    parser.add_argument("--schemas", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("tests", nargs="*")
     OPTIONS = parser.parse_args()

@@ -274,7 +274,9 @@ void GrammarBuilder::add_code_points(int32_t from, char32_t low, char32_t high, 
   // around the surrogates, then where later bytes would not run from 80 to BF.
   static constexpr char32_t kCuts[] = {0x80, 0x800, 0xD800, 0xE000, 0x10000, 0x110000};
   while (low <= high) {
-    char32_t end = *std::upper_bound(std::begin(kCuts), std::end(kCuts), low) - 1;
+    const char32_t* cut = std::upper_bound(std::begin(kCuts), std::end(kCuts), low);
+    if (cut == std::end(kCuts)) return;  // behind the last code point
+    char32_t end = *cut - 1;
     if (low >= 0xD800 && low < 0xE000) {
       low = 0xE000;
       continue;
