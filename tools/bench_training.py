@@ -3,8 +3,9 @@
 
 Needs PyTorch (pip install torch, the CPU build; versions are printed). Every program is a process of its own with the
 same number of threads, rows and optimizer; they take turns, the others are stopped meanwhile, and the medians of the
-rounds count. PyTorch runs the model below, written plainly: eager, and through torch.compile. Exits with 3 when the
-ratio to the fastest PyTorch is below --at-least.
+rounds count. Beside tokens per second stand tokens per second of processor time: on a machine with other load, and with
+one thread, these say more. PyTorch runs the model below, written plainly: eager, and through torch.compile. Exits with
+3 when the ratio to the fastest PyTorch is below --at-least.
 
     tools/bench_training.py --lathe build/lathe --recipe recipes/bench-moe.toml --text stories.txt --threads 2
 """
@@ -142,18 +143,20 @@ def rival(mode, threads):
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.1)
     run = torch.compile(model) if mode == "compile" else model
     for line in sys.stdin:
-        times = []
+        times, processor = [], []
         for _ in range(int(line)):
             ids = torch.randint(VOCAB, (ROWS, LENGTH + 1))
-            start = time.perf_counter()
+            start, start_processor = time.perf_counter(), time.process_time()
             optimizer.zero_grad()
             loss = run(ids[:, :-1], ids[:, 1:])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             times.append(time.perf_counter() - start)
+            processor.append(time.process_time() - start_processor)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"times": times, "imported": imported, "peak": peak, "loss": loss.item()}), flush=True)
+        answer = {"times": times, "processor": processor, "imported": imported, "peak": peak, "loss": loss.item()}
+        print(json.dumps(answer), flush=True)
 
 
 class Rival:
@@ -174,7 +177,7 @@ class Rival:
         self.process.send_signal(signal.SIGSTOP)
         answer = json.loads(line)
         self.peak, self.imported = answer["peak"], answer["imported"]
-        return ROWS * LENGTH / statistics.median(answer["times"])
+        return tuple(ROWS * LENGTH / statistics.median(answer[key]) for key in ("times", "processor"))
 
     def close(self):
         self.process.send_signal(signal.SIGCONT)
@@ -182,14 +185,14 @@ class Rival:
         self.process.wait()
 
 
-def lathe(options, folder):
-    """Tokens per second and peak memory (KiB) of one run."""
+def lathe(options, folder, steps):
+    """Tokens per second, processor time and peak memory (KiB) of one run."""
     output = tempfile.mkdtemp(dir=folder)
     settings = {
         "data.train": options.text,
         "data.cache": os.path.join(folder, "cache"),
         "output": os.path.join(output, "run"),
-        "train.max_steps": options.steps,
+        "train.max_steps": steps,
         "checkpoint.every": 1000000,
         "eval.every": 0,
     }
@@ -201,7 +204,7 @@ def lathe(options, folder):
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"bench_training.py: {' '.join(command)}: exit status {status}")
-    return json.loads(out)["tokens_per_s"], usage.ru_maxrss
+    return json.loads(out)["tokens_per_s"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def main():
@@ -225,29 +228,33 @@ def main():
     speeds = {name: [] for name in ["lathe", *rivals]}
     peak = 0
     with tempfile.TemporaryDirectory() as folder:
-        lathe(options, folder)  # trains the tokenizer
+        lathe(options, folder, 1)  # trains the tokenizer
+        _, start, _ = lathe(options, folder, 1)
         for _ in range(options.rounds):
-            speed, memory = lathe(options, folder)
-            speeds["lathe"].append(speed)
+            speed, processor, memory = lathe(options, folder, options.steps + 1)
+            speeds["lathe"].append((speed, ROWS * LENGTH * options.steps / (processor - start)))
             peak = max(peak, memory)
             for mode, process in rivals.items():
                 speeds[mode].append(process.run(options.steps))
     version = subprocess.check_output(
         [options.python, "-c", "import torch; print(torch.__version__)"], text=True
     ).strip()
-    own = statistics.median(speeds["lathe"])
-    print(f"{options.threads} threads, PyTorch {version}; tokens/s: median (lowest to highest) of {options.rounds} rounds")
-    for name, values in speeds.items():
+    medians = {name: [statistics.median(column) for column in zip(*values)] for name, values in speeds.items()}
+    own = medians["lathe"]
+    print(f"{options.threads} threads, PyTorch {version}; medians of {options.rounds} rounds (lowest to highest)")
+    for name, (speed, per_processor) in medians.items():
+        values = [value for value, _ in speeds[name]]
         memory = peak if name == "lathe" else rivals[name].peak
         imported = "" if name == "lathe" else f", of which {rivals[name].imported / 1024:.0f} MiB before the model"
         print(
-            f"{name:8} {statistics.median(values):7.0f} ({min(values):.0f} to {max(values):.0f})"
-            f"   lathe is {own / statistics.median(values):.2f} x   peak {memory / 1024:.0f} MiB{imported}"
+            f"{name:8} {speed:6.0f} tokens/s ({min(values):.0f} to {max(values):.0f}), {per_processor:.0f} per s of"
+            f" processor time; lathe is {own[0] / speed:.2f} x and {own[1] / per_processor:.2f} x;"
+            f" peak {memory / 1024:.0f} MiB{imported}"
         )
     for process in rivals.values():
         process.close()
-    best = max((statistics.median(speeds[mode]) for mode in rivals), default=own)
-    if own / best < options.at_least:
+    best = max((medians[mode][0] for mode in rivals), default=own[0])
+    if own[0] / best < options.at_least:
         sys.exit(3)
 
 
