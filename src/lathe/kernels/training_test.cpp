@@ -87,6 +87,8 @@ TEST_P(TrainingTable, SgemmMatchesTheReferenceInEveryOrientation) {
                               {15, 33, 300},
                               {42, 80, 257},
                               {31, 300, 40},
+                              {100, 20, 66},
+                              {203, 40, 257},
                               {5, 1, 600},
                               {3, 7, 0},
                               {0, 4, 4}};
