@@ -12,6 +12,7 @@ RANKS = {
     "tokenizer": 2,
     "parallel": 2,
     "constrain": 3,
+    "chat": 3,
     "formats": 3,
     "attention": 3,
     "moe": 3,
