@@ -259,7 +259,8 @@ struct Batch {
 
   Batch() {
     Rng rng(1);
-    for (int64_t t = 0; t < kSequences * kSequenceLength; ++t) ids.push_back(static_cast<int32_t>(rng.next_int(0, 4095)));
+    for (int64_t t = 0; t < kSequences * kSequenceLength; ++t)
+      ids.push_back(static_cast<int32_t>(rng.next_int(0, 4095)));
     targets.assign(ids.begin() + 1, ids.end());
     targets.push_back(kIgnoredTarget);
     for (int64_t s = 0; s < kSequences; ++s) starts.push_back(s * kSequenceLength);
