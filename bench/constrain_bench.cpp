@@ -60,17 +60,11 @@ constexpr std::string_view kAnswer = R"answer({
   "note": "Please leave the parcel with the neighbours on the second floor; the bell does not work.",
   "items": [
     {"title": "Brass gear wheel, 48 teeth", "price": 12.5, "count": 24, "tags": ["brass", "gear", "spare part"]},
-    {"title": "Punched cards (box of 500)",
-                           "price" : 31, "count" : 2, "extra" : {
-  "colour" : "ivory", "fragile" : false
-}
-}
-
-                                                                                                                    ,
+    {"title": "Punched cards (box of 500)", "price": 31, "count": 2, "extra": {"colour": "ivory", "fragile": false}},
     {"title": "Öl für Maschinen 你好", "price": 7.95, "count": 1}
   ],
   "total": 369.95
-                                                                                                                    })answer";
+})answer";
 
 // Words with and without a space before them, numbers, punctuation as JSON has it, bytes and parts of code points.
 std::vector<std::string> made_up_vocabulary() {

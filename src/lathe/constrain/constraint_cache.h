@@ -37,7 +37,7 @@ class ConstraintCache {
   ConstraintCache(const Tokenizer& tokenizer, int64_t vocab_size, std::vector<int32_t> eos);
 
   // The grammar of a schema (grammar.h) for this vocabulary: milliseconds, where it is new. The first call also sorts
-  // the vocabulary: about a tenth of a second for 100,000 tokens. Errors are those of compile_json_schema and
+  // the vocabulary: about half a second for 100,000 tokens. Errors are those of compile_json_schema and
   // prepare_grammar.
   Result<std::shared_ptr<GrammarMasks>> prepare(const Json& schema);
 
