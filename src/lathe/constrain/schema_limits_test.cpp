@@ -208,7 +208,7 @@ TEST(SchemaLimits, NothingTakesLong) {
                 bomb.name.c_str(),
                 seconds * 1e3,
                 grammar ? "compiles" : grammar.error().message.c_str());
-    EXPECT_LT(seconds, 2.0);  // on a loaded machine, with sanitizers; a tenth of that is usual
+    EXPECT_LT(seconds, 10.0);  // what does not end would take hours; usual are milliseconds, with sanitizers a second
     if (bomb.message.empty()) {
       EXPECT_TRUE(grammar) << grammar.error().message;
       continue;

@@ -269,8 +269,8 @@ void softmax_backward(const SoftmaxBackwardArgs& a) {
 void adamw(const AdamwArgs& a) {
   const F32x16 beta1 = broadcast(a.beta1);
   const F32x16 beta2 = broadcast(a.beta2);
-  const F32x16 rest1 = broadcast(1.0f - a.beta1);
-  const F32x16 rest2 = broadcast(1.0f - a.beta2);
+  const F32x16 rest1 = broadcast(a.rest1);
+  const F32x16 rest2 = broadcast(a.rest2);
   for_vectors(
       a.n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
         const F32x16 g = mul(load_some(a.gradient + i, count), broadcast(a.gradient_factor));

@@ -94,7 +94,8 @@ struct SoftmaxBackwardArgs {
   float delta = 0.0F;
 };
 
-// One AdamW update of n values. correction1 = 1 / (1 - beta1^t), correction2 = 1 / (1 - beta2^t).
+// One AdamW update of n values. rest = 1 - beta, which loses digits when it is computed from fp32. correction1 = 1 / (1
+// - beta1^t), correction2 = 1 / (1 - beta2^t).
 struct AdamwArgs {
   float* value = nullptr;
   const float* gradient = nullptr;
@@ -104,6 +105,8 @@ struct AdamwArgs {
   float gradient_factor = 1.0F;
   float beta1 = 0.0F;
   float beta2 = 0.0F;
+  float rest1 = 0.0F;
+  float rest2 = 0.0F;
   float correction1 = 1.0F;
   float correction2 = 1.0F;
   float learning_rate = 0.0F;

@@ -229,6 +229,8 @@ TEST_P(TrainingTable, ElementwiseBackwardsMatchTheReference) {
                    .gradient_factor = 0.7F,
                    .beta1 = 0.9F,
                    .beta2 = 0.95F,
+                   .rest1 = 0.1F,
+                   .rest2 = 0.05F,
                    .correction1 = 5.0F,
                    .correction2 = 10.0F,
                    .learning_rate = 1e-2F,

@@ -1,6 +1,7 @@
 #include "lathe/model/decoder.h"
 
 #include "lathe/base/check.h"
+#include "lathe/model/mtp.h"
 
 namespace lathe {
 
@@ -35,6 +36,21 @@ void Decoder::record_hidden(const Step& step, ForwardTrace* trace) {
   backend_->read(*x_, rows.data());
 }
 
+void Decoder::block(int64_t layer, ForwardTrace* trace) {
+  Backend& b = *backend_;
+  b.input_norm(layer, *x_, *normed_);
+  b.attention(layer, *normed_, *delta_);
+  b.add(*x_, *delta_);
+  b.post_attention_norm(layer, *x_, *normed_);
+  MoeTrace* routing = trace != nullptr ? &trace->routing.emplace_back() : nullptr;
+  if (config_->is_moe_layer(layer)) {
+    b.moe(layer, *normed_, *delta_, routing);
+  } else {
+    b.dense_ffn(layer, *normed_, *delta_);
+  }
+  b.add(*x_, *delta_);
+}
+
 void Decoder::forward(const Step& step, float* logits, ForwardTrace* trace) {
   LATHE_CHECK(static_cast<int64_t>(step.token_ids.size()) <= backend_->max_tokens());
   Backend& b = *backend_;
@@ -42,17 +58,7 @@ void Decoder::forward(const Step& step, float* logits, ForwardTrace* trace) {
   b.embed(*x_);
   record_hidden(step, trace);
   for (int64_t layer = 0; layer < config_->num_hidden_layers; ++layer) {
-    b.input_norm(layer, *x_, *normed_);
-    b.attention(layer, *normed_, *delta_);
-    b.add(*x_, *delta_);
-    b.post_attention_norm(layer, *x_, *normed_);
-    MoeTrace* routing = trace != nullptr ? &trace->routing.emplace_back() : nullptr;
-    if (config_->is_moe_layer(layer)) {
-      b.moe(layer, *normed_, *delta_, routing);
-    } else {
-      b.dense_ffn(layer, *normed_, *delta_);
-    }
-    b.add(*x_, *delta_);
+    block(layer, trace);
     record_hidden(step, trace);
   }
   b.final_norm(*x_, *normed_);
@@ -61,6 +67,15 @@ void Decoder::forward(const Step& step, float* logits, ForwardTrace* trace) {
     b.read(*normed_, trace->final_norm.data());
   }
   b.head(*normed_, logits);
+}
+
+void Decoder::forward_mtp(MtpBackend& backend, const Step& step, float* logits) {
+  LATHE_CHECK(&backend == backend_);
+  backend.begin_mtp(step);
+  backend.mtp_input(*normed_, *x_);
+  block(config_->num_hidden_layers, nullptr);
+  backend.mtp_norm(*x_, *normed_);
+  backend.head(*normed_, logits);
 }
 
 }  // namespace lathe

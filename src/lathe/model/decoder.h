@@ -12,6 +12,8 @@
 
 namespace lathe {
 
+class MtpBackend;  // model/mtp.h
+
 // What a forward pass computed on the way, row-major, for `eval logits --trace` and tests.
 struct ForwardTrace {
   std::vector<std::vector<float>> hidden;  // [layers + 1][T * d]: after the embedding and after each block
@@ -31,9 +33,14 @@ class Decoder {
   // conditions and hold at most backend.max_tokens() tokens. `trace` may be null.
   void forward(const Step& step, float* logits, ForwardTrace* trace);
 
+  // After forward(): the multi-token prediction layer, on rows that `step` chooses (MtpBackend::begin_mtp). Writes the
+  // logits of the token after the following one. `backend` is the decoder's.
+  void forward_mtp(MtpBackend& backend, const Step& step, float* logits);
+
  private:
   Decoder(const ModelConfig& config, Backend& backend) : config_(&config), backend_(&backend) {}
 
+  void block(int64_t layer, ForwardTrace* trace);
   void record_hidden(const Step& step, ForwardTrace* trace);
 
   const ModelConfig* config_;

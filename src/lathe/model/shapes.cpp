@@ -1,6 +1,7 @@
 #include "lathe/model/shapes.h"
 
 #include "lathe/base/str.h"
+#include "lathe/model/mtp.h"
 
 namespace lathe {
 namespace {
@@ -84,30 +85,44 @@ void add_moe(const ModelConfig& c, TensorList& list) {
   }
 }
 
+void add_layer(const ModelConfig& config, int64_t layer, TensorList& list) {
+  list.set_prefix(str("model.layers.", layer, "."));
+  list.vector("input_layernorm.weight", config.hidden_size);
+  if (config.attention == AttentionKind::kMla) {
+    add_mla(config, list);
+  } else {
+    add_gqa(config, list);
+  }
+  list.vector("post_attention_layernorm.weight", config.hidden_size);
+  if (config.is_moe_layer(layer)) {
+    add_moe(config, list);
+  } else {
+    list.swiglu("mlp", config.hidden_size, config.intermediate_size);
+  }
+}
+
 }  // namespace
 
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config) {
   std::vector<ExpectedTensor> out;
   TensorList list(out);
   list.matrix("model.embed_tokens.weight", config.vocab_size, config.hidden_size, false);
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    list.set_prefix(str("model.layers.", layer, "."));
-    list.vector("input_layernorm.weight", config.hidden_size);
-    if (config.attention == AttentionKind::kMla) {
-      add_mla(config, list);
-    } else {
-      add_gqa(config, list);
-    }
-    list.vector("post_attention_layernorm.weight", config.hidden_size);
-    if (config.is_moe_layer(layer)) {
-      add_moe(config, list);
-    } else {
-      list.swiglu("mlp", config.hidden_size, config.intermediate_size);
-    }
-  }
+  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) add_layer(config, layer, list);
   list.set_prefix("");
   list.vector("model.norm.weight", config.hidden_size);
   if (!config.tie_word_embeddings) list.matrix("lm_head.weight", config.vocab_size, config.hidden_size, false);
+  return out;
+}
+
+std::vector<ExpectedTensor> expected_mtp_tensors(const ModelConfig& config) {
+  std::vector<ExpectedTensor> out;
+  if (config.num_nextn_predict_layers == 0) return out;
+  TensorList list(out);
+  add_layer(config, config.num_hidden_layers, list);
+  list.vector("enorm.weight", config.hidden_size);
+  list.vector("hnorm.weight", config.hidden_size);
+  list.matrix("eh_proj.weight", config.hidden_size, 2 * config.hidden_size, false);
+  list.vector("shared_head.norm.weight", config.hidden_size);
   return out;
 }
 

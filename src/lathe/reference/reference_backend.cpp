@@ -60,6 +60,7 @@ Result<std::unique_ptr<Activations>> ReferenceBackend::allocate() {
 
 void ReferenceBackend::begin_step(const Step& step) {
   step_ = &step;
+  values_ = {};
 }
 
 std::pair<Vec, Vec> ReferenceBackend::cos_sin(int64_t position) const {
@@ -212,8 +213,10 @@ void ReferenceBackend::moe(int64_t layer, const Activations& x, Activations& y, 
     shared_T = swiglu(Matrix(w.shared.gate_proj), Matrix(w.shared.up_proj), Matrix(w.shared.down_proj), u_T);
   }
   rows_of(y).clear();
+  std::vector<Vec>& affinities_T = values_.affinities.emplace_back();
   for (size_t t = 0; t < u_T.size(); ++t) {
     const Vec s_t = eq_22_affinity(u_e_T[t], gate.scoring_func);
+    affinities_T.push_back(s_t);
     const std::vector<int64_t> chosen = eq_21_topk(s_t, w.e_score_correction_bias, gate);
     const Vec g_t = eq_21_gate(s_t, chosen, gate);
     std::vector<Vec> routed;
@@ -237,7 +240,8 @@ void ReferenceBackend::add(Activations& x, const Activations& y) {
 void ReferenceBackend::head(const Activations& x, float* out) {
   std::vector<Vec> wanted;
   for (const int64_t row : step_->logit_rows) wanted.push_back(rows_of(x)[static_cast<size_t>(row)]);
-  for (const Vec& logits : Matrix(weights_.lm_head()) * wanted) {
+  values_.logits = Matrix(weights_.lm_head()) * wanted;
+  for (const Vec& logits : values_.logits) {
     out = std::ranges::transform(logits, out, [](double z) { return static_cast<float>(z); }).out;
   }
 }

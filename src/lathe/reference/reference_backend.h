@@ -15,6 +15,12 @@
 
 namespace lathe::reference {
 
+// What the last step computed before it was rounded to fp32.
+struct ReferenceValues {
+  std::vector<Vec> logits;                   // [logit_rows][V]
+  std::vector<std::vector<Vec>> affinities;  // [moe layer][T][E]: s_{i,t} of Eq. 22
+};
+
 class ReferenceBackend final : public Backend {
  public:
   // `weights` must outlive the backend. Keys and values of a sequence are remembered by its id, for decoding in steps.
@@ -35,6 +41,9 @@ class ReferenceBackend final : public Backend {
   void final_norm(const Activations& x, Activations& y) override;
   void head(const Activations& x, float* out) override;
   void read(const Activations& x, float* out) override;
+
+  // Of the last step, until the next one begins.
+  const ReferenceValues& values() const { return values_; }
 
  private:
   // Keys and values of every head and position of one sequence in one layer.
@@ -61,6 +70,7 @@ class ReferenceBackend final : public Backend {
   std::vector<double> inv_freq_;
   double cos_sin_factor_;
   const Step* step_ = nullptr;
+  ReferenceValues values_;
   std::map<std::pair<uint64_t, int64_t>, History> history_;  // by sequence and layer
 };
 

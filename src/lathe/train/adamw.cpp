@@ -32,6 +32,8 @@ void AdamW::step(ParameterSet& parameters, double learning_rate, double gradient
   AdamwArgs all{.gradient_factor = static_cast<float>(gradient_factor),
                 .beta1 = static_cast<float>(options_.beta1),
                 .beta2 = static_cast<float>(options_.beta2),
+                .rest1 = static_cast<float>(1.0 - options_.beta1),
+                .rest2 = static_cast<float>(1.0 - options_.beta2),
                 .correction1 = static_cast<float>(1.0 / (1.0 - std::pow(options_.beta1, t))),
                 .correction2 = static_cast<float>(1.0 / (1.0 - std::pow(options_.beta2, t))),
                 .learning_rate = static_cast<float>(learning_rate),

@@ -94,7 +94,12 @@ void set_defaults(Json& config, const Recipe& recipe) {
   set_default(config, "n_group", 1);
   set_default(config, "topk_group", 1);
   set_default(config, "routed_scaling_factor", 1.0);
-  if (model_type == "deepseek_v3") return set_default(config, "topk_method", "noaux_tc");
+  if (model_type == "deepseek_v3") {
+    // A layer that is not trained is not written either.
+    if (recipe.train.mtp_weight == 0.0) config.set("num_nextn_predict_layers", 0);
+    set_default(config, "num_nextn_predict_layers", 1);
+    return set_default(config, "topk_method", "noaux_tc");
+  }
   set_default(config, "topk_method", whole_or(config, "n_group", 1) > 1 ? "group_limited_greedy" : "greedy");
 }
 
@@ -122,6 +127,13 @@ Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer
   if (config.find("dtype") != nullptr) config.set("dtype", *config.find("torch_dtype"));
   Result<ParsedConfig> parsed = parse_config(config);
   if (!parsed) return parsed.error().at("model");
+  if (recipe.train.mtp_weight > 0.0 && parsed->config.num_nextn_predict_layers != 1) {
+    return Error{Errc::kInvalidArgument,
+                 str("train.mtp_weight: expected a deepseek_v3 model with num_nextn_predict_layers 1, found ",
+                     config.find("model_type")->as_string(),
+                     " with ",
+                     parsed->config.num_nextn_predict_layers)};
+  }
   if (parsed->config.max_position_embeddings < recipe.train.sequence_length) {
     return Error{Errc::kInvalidArgument,
                  str("train.sequence_length: expected at most model.max_position_embeddings ",

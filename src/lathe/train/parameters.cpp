@@ -1,10 +1,11 @@
 #include "lathe/train/parameters.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "lathe/base/str.h"
-#include "lathe/model/shapes.h"
+#include "lathe/model/mtp.h"
 
 namespace lathe {
 namespace {
@@ -47,7 +48,9 @@ void ParameterSet::zero_gradients(ThreadPool& pool) {
 std::vector<Parameter> model_parameters(const ModelConfig& config) {
   std::vector<Parameter> out;
   int64_t end = 0;
-  for (ExpectedTensor& tensor : expected_tensors(config)) {
+  std::vector<ExpectedTensor> tensors = expected_tensors(config);
+  std::ranges::move(expected_mtp_tensors(config), std::back_inserter(tensors));
+  for (ExpectedTensor& tensor : tensors) {
     if (tensor.optional) continue;
     Parameter p;
     p.shape = std::move(tensor.shape);

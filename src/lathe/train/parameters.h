@@ -74,9 +74,9 @@ class ParameterSet {
   int64_t count_ = 0;
 };
 
-// The parameters of a model in the order of expected_tensors(), without the optional biases. offset and size are filled
-// in: tensors begin at multiples of 16 floats, except that up_proj directly follows gate_proj, so that both are one
-// matrix.
+// The parameters of a model in the order of expected_tensors() and expected_mtp_tensors(), without the optional biases.
+// offset and size are filled in: tensors begin at multiples of 16 floats, except that up_proj directly follows
+// gate_proj, so that both are one matrix.
 std::vector<Parameter> model_parameters(const ModelConfig& config);
 
 }  // namespace lathe

@@ -10,8 +10,10 @@
 #include <vector>
 
 #include "lathe/attention/rope.h"
-#include "lathe/model/backend.h"
+#include "lathe/model/mtp.h"
 #include "lathe/train/cross_entropy.h"
+#include "lathe/train/mtp_batch.h"
+#include "lathe/train/mtp_input.h"
 #include "lathe/train/train_model.h"
 #include "lathe/train/trained_weights.h"
 
@@ -25,7 +27,7 @@ enum class TrainPass {
   kLogits,    // head() writes logits
 };
 
-class TrainBackend final : public Backend {
+class TrainBackend final : public MtpBackend {
  public:
   // All arguments outlive the backend.
   TrainBackend(const ModelConfig& config, const TrainOptions& options, ThreadPool& pool, const KernelTable& kernels);
@@ -44,7 +46,10 @@ class TrainBackend final : public Backend {
   // Of the last step.
   TrainLosses losses() const;
 
-  std::span<const float> token_losses() const { return {token_losses_, token_count_}; }
+  // The rows of the multi-token prediction layer in this step; none when it is not trained or not needed.
+  TrainBatch mtp_batch() const { return mtp_rows_.batch(); }
+
+  std::span<const float> token_losses() const { return {main_.token_losses, main_.batch.targets.size()}; }
 
   Result<std::unique_ptr<Activations>> allocate() override;
 
@@ -62,17 +67,40 @@ class TrainBackend final : public Backend {
   // Losses of the batch's targets, or logits (TrainPass).
   void head(const Activations& x, float* out) override;
   void read(const Activations& x, float* out) override;
+  void begin_mtp(const Step& step) override;
+  void mtp_input(const Activations& h, Activations& x) override;
+  void mtp_norm(const Activations& x, Activations& y) override;
 
  private:
-  enum class Kind { kEmbed, kNorm, kAttention, kDense, kMoe, kAdd, kHead };
+  enum class Kind { kEmbed, kNorm, kLastNorm, kAttention, kDense, kMoe, kAdd, kHead, kMtpInput };
+
+  // The tokens that operations work on, and what those have in common for every layer: the batch, or the rows of the
+  // multi-token prediction layer.
+  struct Rows {
+    TrainBatch batch;
+    AttentionBatch attention;
+    RouterBatch router;
+    std::vector<int32_t> sequence_of;   // [T]
+    std::vector<uint8_t> is_protected;  // [T]
+    float* cos = nullptr;
+    float* sin = nullptr;
+    float* sin_back = nullptr;
+    float* dhead = nullptr;         // [T, d]: gradient by the head's input
+    float* token_losses = nullptr;  // [T]
+    int64_t targets = 0;
+    double loss = 0.0;
+
+    int64_t tokens() const { return static_cast<int64_t>(batch.token_ids.size()); }
+  };
 
   // One operation: y = op(x); kAdd: y = x + delta.
   struct Entry {
     Kind kind = Kind::kEmbed;
     int64_t layer = 0;
-    Trained weight = {};       // kNorm
-    const float* x = nullptr;  // residual stream for kNorm and kAdd, normed rows otherwise
+    Trained weight = {};       // norms
+    const float* x = nullptr;  // residual stream for norms and kAdd, normed rows otherwise
     float* y = nullptr;
+    Rows* rows = nullptr;
   };
 
   // What one layer keeps.
@@ -85,10 +113,13 @@ class TrainBackend final : public Backend {
 
   void take_kept(TrainArena& arena, KeptLayer& layer, bool with_moe, bool with_dense) const;
   void take_recomputed(TrainArena& arena, KeptLayer& layer) const;
+  void take_rows(TrainArena& arena, Rows& rows, float* dhead) const;
+  void begin_rows(const Step& step, Rows& rows);
+  MtpInputPass mtp_pass(const Entry& entry) const;
   AttentionPass attention_pass(const Entry& entry);
   MoePass moe_pass(const Entry& entry);
   void run(const Entry& entry);
-  void record(const Entry& entry, Activations& out);
+  void record(Entry entry, Activations& out);
   void norm(int64_t layer, int which, const Trained& weight, const Activations& x, Activations& y);
   void replay_layer(size_t last);
   void step_back(size_t index);
@@ -97,7 +128,10 @@ class TrainBackend final : public Backend {
     return kept_[static_cast<size_t>(options_.recompute == Recompute::kLayers ? 0 : layer)];
   }
 
-  int64_t tokens() const { return static_cast<int64_t>(batch_.token_ids.size()); }
+  bool with_mtp() const { return options_.mtp_lambda > 0.0; }
+
+  // The multi-token prediction layer's block included.
+  int64_t blocks() const { return config_.num_hidden_layers + (with_mtp() ? 1 : 0); }
 
   const TrainedLayer& weights_of(int64_t layer) const { return weights_.layers[static_cast<size_t>(layer)]; }
 
@@ -106,6 +140,7 @@ class TrainBackend final : public Backend {
   TrainContext context_;
   AttentionBlock attention_;
   MoeBlock moe_;
+  MtpInput mtp_input_;
   RopeTable rope_;
   TrainedWeights weights_;
 
@@ -118,26 +153,19 @@ class TrainBackend final : public Backend {
   float* dense_dact_ = nullptr;
   float* delta_ = nullptr;  // what a sub-layer adds
   float* final_normed_ = nullptr;
+  float* mtp_normed_ = nullptr;
   float* dstream_ = nullptr;  // gradient by the residual stream
   float* dnormed_ = nullptr;  // gradient by normed rows
   float* partials_ = nullptr;
-  float* cos_ = nullptr;
-  float* sin_ = nullptr;
-  float* sin_back_ = nullptr;
-  float* token_losses_ = nullptr;
   HeadArgs head_;
 
   // The step.
-  TrainBatch batch_;
   TrainPass pass_ = TrainPass::kEvaluate;
   double scale_ = 0.0;
-  size_t token_count_ = 0;
-  int64_t targets_ = 0;
-  double lm_loss_ = 0.0;
-  std::vector<int32_t> sequence_of_;   // [T]
-  std::vector<uint8_t> is_protected_;  // [T]
-  AttentionBatch attention_batch_;
-  RouterBatch router_batch_;
+  MtpRows mtp_rows_;
+  Rows main_;
+  Rows mtp_;
+  Rows* rows_ = nullptr;  // of the operations that come
   std::vector<Entry> tape_;
   size_t streams_used_ = 0;
   int64_t layer_ = -1;  // of the last operation

@@ -28,6 +28,7 @@ constexpr std::string_view kArraysFile = "training_state.safetensors";
 constexpr std::string_view kFirst = "first_moment.";
 constexpr std::string_view kSecond = "second_moment.";
 constexpr std::string_view kMaster = "master.";
+constexpr std::string_view kMtpProjection = "eh_proj.weight";  // of a multi-token prediction layer alone
 constexpr int64_t kVersion = 1;
 
 Status sync_folder(const fs::path& folder) {
@@ -67,6 +68,24 @@ StoredTensor tensor_of(std::string name, const Parameter& parameter, std::span<c
   return {.name = std::move(name), .dtype = DType::kF32, .shape = parameter.shape, .bytes = std::as_bytes(values)};
 }
 
+// A parameter that is stored once more under another name.
+struct Copy {
+  std::string name;
+  int64_t of = 0;  // place in ParameterSet::list()
+};
+
+// Checkpoints of V3 have the embedding and the head in the multi-token prediction layer again.
+std::vector<Copy> mtp_copies(const ParameterSet& parameters) {
+  const auto layer = std::ranges::find_if(
+      parameters.list(), [](const Parameter& parameter) { return parameter.name.ends_with(kMtpProjection); });
+  if (layer == parameters.list().end()) return {};
+  const std::string prefix = layer->name.substr(0, layer->name.size() - kMtpProjection.size());
+  const int64_t embedding = parameters.find("model.embed_tokens.weight");
+  const int64_t head = parameters.find("lm_head.weight");
+  return {{str(prefix, "embed_tokens.weight"), embedding},
+          {str(prefix, "shared_head.head.weight"), head < 0 ? embedding : head}};
+}
+
 Status write_model(const fs::path& path, const ParameterSet& parameters, std::string_view dtype) {
   std::vector<StoredTensor> tensors;
   std::vector<uint16_t> halves;
@@ -74,13 +93,15 @@ Status write_model(const fs::path& path, const ParameterSet& parameters, std::st
     halves.resize(parameters.values().size());
     std::ranges::transform(parameters.values(), halves.begin(), [](float value) { return float_to_bf16(value); });
   }
-  for (const Parameter& parameter : parameters.list()) {
-    tensors.push_back(tensor_of(parameter.name, parameter, parameters.values()));
-    if (halves.empty()) continue;
+  const auto add = [&](const std::string& name, const Parameter& parameter) {
+    tensors.push_back(tensor_of(name, parameter, parameters.values()));
+    if (halves.empty()) return;
     tensors.back().dtype = DType::kBF16;
     tensors.back().bytes = std::as_bytes(
         std::span(halves).subspan(static_cast<size_t>(parameter.offset), static_cast<size_t>(parameter.size)));
-  }
+  };
+  for (const Parameter& parameter : parameters.list()) add(parameter.name, parameter);
+  for (const Copy& copy : mtp_copies(parameters)) add(copy.name, parameters.list()[static_cast<size_t>(copy.of)]);
   return write_safetensors(path, tensors);
 }
 
@@ -195,7 +216,9 @@ Result<fs::path> save_checkpoint(const fs::path& output,
 
 uint64_t checkpoint_bytes(const ParameterSet& parameters, std::string_view dtype) {
   const auto count = static_cast<uint64_t>(parameters.count());
-  return count * (dtype == "f32" ? 12 : 14);
+  int64_t copied = 0;
+  for (const Copy& copy : mtp_copies(parameters)) copied += parameters.list()[static_cast<size_t>(copy.of)].size;
+  return count * (dtype == "f32" ? 12 : 14) + static_cast<uint64_t>(copied) * (dtype == "f32" ? 4 : 2);
 }
 
 std::optional<fs::path> latest_checkpoint(const fs::path& output) {

@@ -181,6 +181,7 @@ TEST(TrainGradients, ThreadsAndRecomputationChangeNoBit) {
     const Packed packed(200);
     TrainOptions options;
     options.drop_tokens = true;
+    if (std::string_view(name) == "v3-tiny") options.mtp_lambda = 0.3;
     const std::vector<float> expected = gradients_of(name, options, 1, packed.batch());
     EXPECT_GT(norm_of(expected), 0.0);
     for (const int threads : {2, 3})
@@ -237,6 +238,34 @@ TEST(TrainGradients, AreTheSlopeOfTheLoss) {
   expect_directional_derivative("v3-tiny", v3, 2e-3);
   expect_directional_derivative("llama-gqa-tiny", {}, 2e-3);
   expect_directional_derivative("llama-mqa-tiny", {}, 2e-3);
+}
+
+// The loss of the multi-token prediction layer out of the golden logits of its rows.
+TEST(TrainModel, MultiTokenPredictionMatchesTheGoldenLogits) {
+  const GoldenFile golden(golden_dir() / "v3-tiny" / "expected.safetensors");
+  for (const char* prompt : {"short", "mid", "long"}) {
+    SCOPED_TRACE(prompt);
+    const OneSequence sequence(golden.ints(std::string(prompt) + ".input_ids"));
+    const std::vector<float> logits = golden.floats(std::string(prompt) + ".mtp_postnorm.logits");
+    TrainOptions options;
+    options.mtp_lambda = 0.25;
+    Model model = open_model("v3-tiny", options);
+    const TrainLosses losses = model.train->evaluate(sequence.batch());
+    const auto V = static_cast<size_t>(model.train->config().vocab_size);
+    const size_t rows = sequence.ids.size() - 2;
+    ASSERT_EQ(logits.size(), (rows + 1) * V);
+    double expected = 0.0;
+    for (size_t t = 0; t < rows; ++t) {
+      double sum = 0.0;
+      for (size_t i = 0; i < V; ++i) sum += std::exp(static_cast<double>(logits[t * V + i]));
+      expected += std::log(sum) - logits[t * V + static_cast<size_t>(sequence.ids[t + 2])];
+    }
+    EXPECT_NEAR(losses.mtp, 0.25 * expected / static_cast<double>(rows), kLoss);
+    const std::vector<int32_t> chosen = golden.ints(std::string(prompt) + ".mtp_postnorm.router_idx");
+    std::vector<int64_t> load(static_cast<size_t>(model.train->config().n_routed_experts), 0);
+    for (const int32_t expert : chosen) ++load[static_cast<size_t>(expert)];
+    EXPECT_EQ(losses.expert_load.back(), load);
+  }
 }
 
 // Documents are as if alone: the logits of the packed batch are those of each document by itself, and of inference.

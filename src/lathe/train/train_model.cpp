@@ -42,6 +42,12 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
+// Without its multi-token prediction layer where that is not trained.
+std::vector<Parameter> trained_parameters(ModelConfig config, const TrainOptions& options) {
+  if (options.mtp_lambda == 0.0) config.num_nextn_predict_layers = 0;
+  return model_parameters(config);
+}
+
 Status check_factor(std::string_view name, double value) {
   if (std::isfinite(value) && value >= 0.0) return {};
   return Error{Errc::kInvalidArgument, str(name, ": expected a number that is not negative, found ", value)};
@@ -59,20 +65,25 @@ Status check_options(const ModelConfig& c, const TrainOptions& o) {
   LATHE_TRY(check_factor("init_std", o.init_std));
   LATHE_TRY(check_factor("capacity_factor", o.capacity_factor));
   LATHE_TRY(check_factor("protected_fraction", o.protected_fraction));
-  if (o.mtp_lambda != 0.0) {
-    return Error{Errc::kUnsupported,
-                 str("mtp_lambda: multi-token prediction is not trained yet, found ", o.mtp_lambda)};
+  LATHE_TRY(check_factor("mtp_lambda", o.mtp_lambda));
+  if (o.mtp_lambda > 0.0 && c.num_nextn_predict_layers != 1) {
+    return Error{Errc::kInvalidArgument,
+                 str("mtp_lambda: expected a model with "
+                     "num_nextn_predict_layers 1, found ",
+                     c.num_nextn_predict_layers)};
   }
   const bool softmax_losses =
       o.expert_balance_alpha > 0.0 || o.device_balance_alpha > 0.0 || o.communication_balance_alpha > 0.0;
   if (c.scoring_func == ScoringFunc::kSigmoid && softmax_losses) {
     return Error{Errc::kInvalidArgument,
-                 "expert, device and communication balance losses need a softmax gate, found sigmoid: use "
+                 "expert, device and communication balance losses need a "
+                 "softmax gate, found sigmoid: use "
                  "sequence_balance_alpha"};
   }
   if (c.scoring_func == ScoringFunc::kSoftmax && o.sequence_balance_alpha > 0.0) {
     return Error{Errc::kInvalidArgument,
-                 "sequence_balance_alpha: expected a sigmoid gate, found softmax: use expert_balance_alpha"};
+                 "sequence_balance_alpha: expected a sigmoid gate, found "
+                 "softmax: use expert_balance_alpha"};
   }
   if (c.n_routed_experts == 0) return {};
   const int64_t groups = o.device_groups > 0 ? o.device_groups : c.n_group;
@@ -130,6 +141,7 @@ struct TrainModel::State {
         const KernelTable& table)
       : config(model_config), options(train_options), pool(thread_pool), backend(config, options, thread_pool, table) {}
 
+  void chunks_of(const TrainBatch& batch);
   void forward(const TrainBatch& batch, TrainPass pass, double scale, float* logits);
 
   ModelConfig config;
@@ -144,8 +156,8 @@ struct TrainModel::State {
   std::vector<std::vector<int64_t>> loads;  // [moe layer][expert], since the biases were updated
 };
 
-// One pass of the decoder, the same that inference runs.
-void TrainModel::State::forward(const TrainBatch& batch, TrainPass pass, double scale, float* logits) {
+// A chunk for each document.
+void TrainModel::State::chunks_of(const TrainBatch& batch) {
   const auto tokens = static_cast<int64_t>(batch.token_ids.size());
   chunks.clear();
   for (size_t i = 0; i < batch.documents.size(); ++i) {
@@ -155,9 +167,18 @@ void TrainModel::State::forward(const TrainBatch& batch, TrainPass pass, double 
     chunk.first_row = batch.documents[i];
     chunk.tokens = last - batch.documents[i];
   }
+}
+
+// One pass of the decoder, the same that inference runs.
+void TrainModel::State::forward(const TrainBatch& batch, TrainPass pass, double scale, float* logits) {
+  chunks_of(batch);
   backend.set_batch(batch, pass, scale);
   const Step step{.token_ids = batch.token_ids, .chunks = chunks, .logit_rows = {}};
   decoder->forward(step, logits, nullptr);
+  if (backend.mtp_batch().token_ids.empty()) return;
+  chunks_of(backend.mtp_batch());
+  decoder->forward_mtp(
+      backend, {.token_ids = backend.mtp_batch().token_ids, .chunks = chunks, .logit_rows = {}}, nullptr);
 }
 
 TrainModel::TrainModel() = default;
@@ -166,7 +187,7 @@ TrainModel::~TrainModel() = default;
 Result<TrainMemory> plan_train_memory(const ModelConfig& config, const TrainOptions& options, int threads) {
   LATHE_TRY(check_options(config, options));
   TrainMemory plan;
-  const std::vector<Parameter> list = model_parameters(config);
+  const std::vector<Parameter> list = trained_parameters(config, options);
   plan.values = (list.back().offset + Workspace::padded(list.back().size)) * static_cast<int64_t>(sizeof(float));
   plan.gradients = plan.values;
   LATHE_TRY(const std::unique_ptr<ThreadPool> unused,
@@ -187,7 +208,7 @@ Result<std::unique_ptr<TrainModel>> TrainModel::create(const ModelConfig& config
   model->state_ = std::make_unique<State>(config, options, pool, kernels);
   State& s = *model->state_;
   s.plan = plan;
-  LATHE_TRY(s.parameters, ParameterSet::create(model_parameters(config)));
+  LATHE_TRY(s.parameters, ParameterSet::create(trained_parameters(config, options)));
   const auto floats = plan.activations / static_cast<int64_t>(sizeof(float));
   LATHE_TRY(s.memory, Workspace::create(floats));
   TrainArena arena(s.memory.take(floats));

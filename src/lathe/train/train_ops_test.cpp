@@ -5,8 +5,10 @@
 #include <cmath>
 
 #include "lathe/tensor/workspace.h"
+#include "lathe/train/adamw.h"
 #include "lathe/train/balance.h"
 #include "lathe/train/cross_entropy.h"
+#include "lathe/train/norm.h"
 #include "lathe/train/router.h"
 #include "support/golden_file.h"
 
@@ -204,6 +206,83 @@ TEST(TrainOps, BalancedInputDropsNothingAndATenthIsProtected) {
   int64_t marked = 0;
   for (uint64_t id = 0; id < 10000; ++id) marked += is_protected_sequence(id, 0.1) ? 1 : 0;
   EXPECT_NEAR(static_cast<double>(marked), 1000.0, 120.0);  // four deviations
+}
+
+TEST(TrainOps, AdamWMatchesTheGoldenSteps) {
+  const GoldenFile golden(golden_dir() / "ops" / "adamw.safetensors");
+  const Json ops = golden_ops("adamw");
+  Bench bench;
+  for (const Json& c : ops.find("cases")->as_array()) {
+    const std::string name = c.find("case")->as_string() + ".";
+    SCOPED_TRACE(name);
+    const std::vector<float> start = golden.floats(name + "param0");
+    const std::vector<float> gradients = golden.floats(name + "grads");
+    const std::vector<float> expected = golden.floats(name + "params");
+    const auto size = static_cast<int64_t>(start.size());
+    Result<ParameterSet> set =
+        ParameterSet::create({{.name = "p", .shape = {size}, .offset = 0, .size = size, .decay = true}});
+    ASSERT_TRUE(set.has_value());
+    std::ranges::copy(start, set->values(0).begin());
+    Result<AdamW> optimizer = AdamW::create({.beta1 = c.find("beta1")->as_double(),
+                                             .beta2 = c.find("beta2")->as_double(),
+                                             .epsilon = c.find("eps")->as_double(),
+                                             .weight_decay = c.find("weight_decay")->as_double()},
+                                            set->size(),
+                                            *bench.pool,
+                                            kernels());
+    ASSERT_TRUE(optimizer.has_value());
+    const Json* clip = c.find("clip_grad_norm");
+    for (size_t step = 0; step < gradients.size() / start.size(); ++step) {
+      const auto first = static_cast<std::ptrdiff_t>(step * start.size());
+      std::copy_n(gradients.begin() + first, start.size(), set->gradients(0).begin());
+      const double norm = optimizer->global_norm(*set);
+      const double expected_norm = c.find("grad_norms")->as_array()[step].as_double();
+      EXPECT_NEAR(norm, expected_norm, 1e-6 * expected_norm);
+      const double factor = clip->is_null() ? 1.0 : AdamW::clip_factor(norm, clip->as_double());
+      optimizer->step(*set, c.find("lr")->as_double(), factor);
+      expect_near_largest(set->values(0), std::span(expected).subspan(step * start.size(), start.size()), 1e-6);
+    }
+    expect_near_largest(optimizer->first_moments().first(start.size()), golden.floats(name + "m"), 1e-6);
+    expect_near_largest(optimizer->second_moments().first(start.size()), golden.floats(name + "v"), 1e-6);
+  }
+}
+
+TEST(TrainOps, RmsNormMatchesTheGoldenOneForwardAndBackward) {
+  const GoldenFile golden(golden_dir() / "ops" / "rmsnorm.safetensors");
+  const Json ops = golden_ops("rmsnorm");
+  Bench bench;
+  for (const Json& c : ops.find("cases")->as_array()) {
+    const std::string name = c.find("case")->as_string() + ".";
+    SCOPED_TRACE(name);
+    const int64_t rows = c.find("rows")->as_int();
+    const int64_t n = c.find("dim")->as_int();
+    const std::vector<float> x = golden.floats(name + "x");
+    std::vector<float> weight = golden.floats(name + "weight");
+    const std::vector<float> dy = golden.floats(name + "dy");
+    const NormRows in{.x = x.data(), .x_stride = n, .rows = rows, .n = n, .eps = c.find("eps")->as_double()};
+    std::vector<float> y(x.size());
+    norm_forward(bench.context, in, weight.data(), y.data(), n);
+    expect_near_largest(y, golden.floats(name + "y"), 2e-6);
+    std::vector<float> dx(x.size());
+    std::vector<float> dweight(weight.size(), 0.0F);
+    std::vector<float> partials(static_cast<size_t>(column_sum_floats(rows, n)));
+    norm_backward(bench.context,
+                  {.rows = in,
+                   .weight = {weight.data(), dweight.data()},
+                   .dy = dy.data(),
+                   .dy_stride = n,
+                   .dx = dx.data(),
+                   .dx_stride = n,
+                   .sum = Sum::kStore,
+                   .partials = partials.data()});
+    // Of one value nothing is left of dx but rounding: errors are measured by what it is the difference of.
+    const std::vector<float> expected = golden.floats(name + "dx");
+    double largest = 0.0;
+    for (size_t i = 0; i < dy.size(); ++i)
+      largest = std::max({largest, std::fabs(static_cast<double>(dy[i])), std::fabs(static_cast<double>(expected[i]))});
+    for (size_t i = 0; i < dx.size(); ++i) EXPECT_NEAR(dx[i], expected[i], 2e-6 * largest);
+    expect_near_largest(dweight, golden.floats(name + "dweight"), 2e-6);
+  }
 }
 
 // Logits are given, so the inputs are the logits themselves and the head is the identity.

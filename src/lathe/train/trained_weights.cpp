@@ -77,7 +77,9 @@ TrainedWeights bind_trained_weights(const ModelConfig& config, ParameterSet& par
   weights.embed_tokens = binder.get("model.embed_tokens.weight");
   weights.norm = binder.get("model.norm.weight");
   weights.lm_head = config.tie_word_embeddings ? weights.embed_tokens : binder.get("lm_head.weight");
-  for (int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
+  const std::string mtp = str("model.layers.", config.num_hidden_layers, ".");
+  const bool with_mtp = parameters.find(str(mtp, "eh_proj.weight")) >= 0;
+  for (int64_t layer = 0; layer < config.num_hidden_layers + (with_mtp ? 1 : 0); ++layer) {
     binder.set_prefix(str("model.layers.", layer, "."));
     TrainedLayer& out = weights.layers.emplace_back();
     out.input_layernorm = binder.get("input_layernorm.weight");
@@ -89,6 +91,12 @@ TrainedWeights bind_trained_weights(const ModelConfig& config, ParameterSet& par
       out.dense = binder.swiglu("mlp");
     }
   }
+  if (!with_mtp) return weights;
+  binder.set_prefix(mtp);
+  weights.mtp = {.enorm = binder.get("enorm.weight"),
+                 .hnorm = binder.get("hnorm.weight"),
+                 .eh_proj = binder.get("eh_proj.weight"),
+                 .norm = binder.get("shared_head.norm.weight")};
   return weights;
 }
 

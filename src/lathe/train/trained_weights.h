@@ -18,14 +18,23 @@ struct TrainedLayer {
   MoeParameters moe;
 };
 
+// What a multi-token prediction layer has beside its block.
+struct TrainedMtp {
+  Trained enorm;
+  Trained hnorm;
+  Trained eh_proj;
+  Trained norm;  // shared_head.norm
+};
+
 struct TrainedWeights {
   Trained embed_tokens;
   Trained lm_head;  // the embedding when tied
   Trained norm;
-  std::vector<TrainedLayer> layers;
+  TrainedMtp mtp;                    // empty unless it is trained
+  std::vector<TrainedLayer> layers;  // with it, its block is the last one
 };
 
-// `parameters` is made from model_parameters(config) and outlives the result.
+// `parameters` is made from model_parameters() and outlives the result.
 TrainedWeights bind_trained_weights(const ModelConfig& config, ParameterSet& parameters);
 
 }  // namespace lathe

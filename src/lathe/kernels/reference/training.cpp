@@ -84,8 +84,8 @@ void reference_softmax_backward(const SoftmaxBackwardArgs& a) {
 void reference_adamw(const AdamwArgs& a) {
   for (int64_t i = 0; i < a.n; ++i) {
     const double g = static_cast<double>(a.gradient[i]) * a.gradient_factor;
-    const double m = static_cast<double>(a.beta1) * a.first[i] + (1.0 - a.beta1) * g;
-    const double v = static_cast<double>(a.beta2) * a.second[i] + (1.0 - a.beta2) * g * g;
+    const double m = static_cast<double>(a.beta1) * a.first[i] + static_cast<double>(a.rest1) * g;
+    const double v = static_cast<double>(a.beta2) * a.second[i] + static_cast<double>(a.rest2) * g * g;
     a.first[i] = static_cast<float>(m);
     a.second[i] = static_cast<float>(v);
     const double update = m * a.correction1 / (std::sqrt(v * a.correction2) + a.epsilon);
