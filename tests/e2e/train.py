@@ -258,6 +258,43 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         again = self.run_train("all", "--resume", "--set", "train.max_steps=6", recipe="variants.toml")
         self.assertEqual([one["steps"] for one in again["variants"]], [6, 6, 6])
 
+    def test_multi_token_prediction(self):
+        v3 = ["model.model_type=deepseek_v3", "balance.expert=0", "train.mtp_weight=0.3"]
+        more = [argument for one in v3 for argument in ("--set", one)]
+        checkpoint = pathlib.Path(self.run_train("mtp", *more)["checkpoint"])
+        lines = [json.loads(line) for line in (self.folder / "mtp" / "metrics.jsonl").read_text().splitlines()]
+        losses = [line["mtp"] for line in lines if "mtp" in line]
+        self.assertEqual(len(losses), 24)
+        self.assertAlmostEqual(losses[0], 0.3 * 5.77, delta=0.1)  # lambda ln 320
+        self.assertLess(losses[-1], 0.9 * losses[0])
+        self.assertEqual(json.loads((checkpoint / "config.json").read_text())["num_nextn_predict_layers"], 1)
+        data = (checkpoint / "model.safetensors").read_bytes()
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+
+        def tensor(name):
+            begin, end = header[name]["data_offsets"]
+            return header[name]["shape"], data[start + begin : start + end]
+
+        self.assertEqual(tensor("model.layers.2.eh_proj.weight")[0], [32, 64])
+        self.assertEqual(tensor("model.layers.2.embed_tokens.weight"), tensor("model.embed_tokens.weight"))
+        self.assertEqual(tensor("model.layers.2.shared_head.head.weight"), tensor("lm_head.weight"))
+        generated = subprocess.run(
+            [PROGRAM, "generate", "-m", str(checkpoint), "-p", "the king", "-n", "4", "--temperature", "0", "--json"],
+            capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertEqual(generated.returncode, 0, generated.stderr)
+        # The layer goes on from where it was, and a run without it writes none.
+        further = self.run_train("further", *more, "--set", f"model.from={checkpoint}", "--set", "train.max_steps=4")
+        self.assertLess(further["train_loss"], 5.0)
+        first = json.loads((self.folder / "further" / "metrics.jsonl").read_text().splitlines()[0])
+        self.assertLess(first["mtp"], 0.95 * losses[0])
+        plain = pathlib.Path(self.run_train("plain", *more[:4], "--set", "train.max_steps=4",
+                                            "--set", f"model.from={checkpoint}")["checkpoint"])  # fmt: skip
+        self.assertEqual(json.loads((plain / "config.json").read_text())["num_nextn_predict_layers"], 0)
+        self.assertNotIn(b"eh_proj", (plain / "model.safetensors").read_bytes())
+        error = self.run_train("v2", "--set", "train.mtp_weight=0.3", code=2)
+        self.assertIn("train.mtp_weight: expected a deepseek_v3 model with num_nextn_predict_layers 1, found", error)
+
     def test_recipes_are_readable(self):
         # Each ships with the program; what is missing is the data, which only the user has.
         for recipe in sorted(RECIPES.glob("*.toml")):
