@@ -121,7 +121,7 @@ TEST_P(TrainCurves, TenStepsMatchTheGoldenOnes) {
     SCOPED_TRACE(step);
     const Batch batch(batches[step % batches.size()]);
     ASSERT_TRUE((*model)->check(batch.view()));
-    parameters.zero_gradients();
+    parameters.zero_gradients(*pool);
     const TrainLosses losses = (*model)->forward_backward(batch.view(), 1.0);
     const double tolerance = step < kEarlySteps ? kEarlyLoss : kLateLoss;
     const double loss = losses.lm / static_cast<double>(losses.targets);
