@@ -19,6 +19,22 @@ CodePointDfa ascii_texts() {
   return out;
 }
 
+// What the schemas say of values whose keys match exactly those patterns whose bits are set.
+Schemas values_of_class(const Schemas& alternative, const std::vector<std::string>& patterns, uint32_t matching) {
+  Schemas out;
+  for (const Json* schema : alternative) {
+    const size_t before = out.size();
+    const Json* listed = schema->find("patternProperties");
+    for (size_t i = 0; i < patterns.size() && listed != nullptr; ++i) {
+      const Json* value = (matching >> i & 1) != 0 ? listed->find(patterns[i]) : nullptr;
+      if (value != nullptr) out.push_back(value);
+    }
+    const Json* additional = schema->find("additionalProperties");
+    if (out.size() == before && additional != nullptr) out.push_back(additional);
+  }
+  return out;
+}
+
 }  // namespace
 
 // Adds the schemas of the patterns of one schema that match a key.
@@ -106,18 +122,7 @@ Result<std::vector<SchemaCompiler::FreeMembers>> SchemaCompiler::free_members(co
   }
   for (uint32_t matching = 0; matching < (1u << patterns.size()); ++matching) {
     FreeMembers free;
-    for (const Json* schema : alternative) {
-      bool matched = false;
-      const Json* listed = schema->find("patternProperties");
-      for (size_t i = 0; i < patterns.size() && listed != nullptr; ++i) {
-        const Json* value = (matching >> i & 1) != 0 ? listed->find(patterns[i]) : nullptr;
-        if (value == nullptr) continue;
-        free.values.push_back(value);
-        matched = true;
-      }
-      const Json* additional = schema->find("additionalProperties");
-      if (!matched && additional != nullptr) free.values.push_back(additional);
-    }
+    free.values = values_of_class(alternative, patterns, matching);
     free.values = reader_.normalised(std::move(free.values));
     const auto is_false = [](const Json* s) { return s->is_bool(); };
     if (std::any_of(free.values.begin(), free.values.end(), is_false)) continue;
