@@ -10,9 +10,9 @@
 
 namespace lathe::server {
 
-// Gives each of `answers`, whose prompts are set, the constraint of `response_format`, or of a `tool_choice` that forces
-// calls; none where any text will do. What is new is compiled here, which takes milliseconds. Fails for schemas that are
-// not supported.
+// Gives each of `answers`, whose prompts are set, the constraint of `response_format`, or of a `tool_choice` that
+// forces calls; none where any text will do. What is new is compiled here, which takes milliseconds. Fails for schemas
+// that are not supported.
 std::optional<ApiError> constrain_answers(const ServedModel& model,
                                           const GenerationRequest& request,
                                           std::vector<Request>& answers);
