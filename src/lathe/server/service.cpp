@@ -43,8 +43,8 @@ void join(std::vector<Update>& into, std::vector<Update> updates) {
 
 }  // namespace
 
-Job::Job(std::vector<Request> requests, std::function<void()> on_news)
-    : requests_(std::move(requests)), on_news_(std::move(on_news)) {}
+Job::Job(std::vector<Request> requests, std::function<void()> on_news, size_t max_waiting_bytes)
+    : requests_(std::move(requests)), on_news_(std::move(on_news)), max_waiting_bytes_(max_waiting_bytes) {}
 
 std::vector<Update> Job::take() {
   const std::lock_guard lock(mutex_);
@@ -59,7 +59,7 @@ void Job::publish(std::vector<Update> updates) {
     was_empty = waiting_.empty();
     for (const Update& update : updates) waiting_bytes_ += bytes_of(update);
     join(waiting_, std::move(updates));
-    if (waiting_bytes_ > kMaxWaitingBytes) {
+    if (waiting_bytes_ > max_waiting_bytes_) {
       // Takes effect with the next token.
       overflowed_ = true;
       cancelled_ = true;

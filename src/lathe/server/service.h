@@ -31,12 +31,13 @@ struct Update {
 class Job {
  public:
   // `on_news` is called by the engine's thread when something waits to be taken after nothing did; it must be quick.
-  Job(std::vector<Request> requests, std::function<void()> on_news);
+  // When more than `max_waiting_bytes` wait, the job is cancelled.
+  Job(std::vector<Request> requests, std::function<void()> on_news, size_t max_waiting_bytes = kMaxWaitingBytes);
 
   // What has arrived since the last call; updates of one answer are joined. Any thread.
   std::vector<Update> take();
 
-  // More waited to be taken than kMaxWaitingBytes: the job was cancelled.
+  // More waited to be taken than may: the job was cancelled.
   bool overflowed() const { return overflowed_; }
 
   static constexpr size_t kMaxWaitingBytes = 4 << 20;
@@ -47,6 +48,7 @@ class Job {
 
   std::vector<Request> requests_;  // moved to the engine
   std::function<void()> on_news_;
+  size_t max_waiting_bytes_;
   std::vector<RequestId> ids_;  // the engine's; its thread only
   std::vector<Update> fresh_;   // made in this step; engine's thread only
   std::atomic<bool> cancelled_ = false;

@@ -137,16 +137,16 @@ TEST(Service, CancelEndsWhatRunsAndWhatWaits) {
 
 // A reader that never takes its news gets no unbounded heap of them.
 TEST(Service, GivesUpAJobThatNobodyReads) {
-  std::unique_ptr<Engine> engine = open_storyteller({.ctx_size = 512, .cache_tokens = 64 * 512, .max_running = 64});
+  std::unique_ptr<Engine> engine = open_storyteller({.ctx_size = 512, .cache_tokens = 4 * 512, .max_running = 4});
   std::vector<Request> requests;
-  for (int i = 0; i < 64; ++i) {
+  for (int i = 0; i < 4; ++i) {
     requests.push_back(story(*engine, "The king", 500));
     requests.back().sampling.logprobs = 20;
   }
   const int64_t asked = std::ssize(requests) * 500;
   Service service(std::move(engine));
-  Reader reader(64);
-  const auto job = std::make_shared<Job>(std::move(requests), reader.on_news());
+  Reader reader(4);
+  const auto job = std::make_shared<Job>(std::move(requests), reader.on_news(), /*max_waiting_bytes=*/32 << 10);
   service.submit(job);
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(100);
   while (!job->overflowed() && std::chrono::steady_clock::now() < end) {
