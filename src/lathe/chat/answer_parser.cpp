@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "lathe/base/begun_marker.h"
 #include "lathe/base/str.h"
 #include "lathe/chat/call_head.h"
 
@@ -33,13 +34,7 @@ Found first_of(std::string_view text, std::span<const std::string_view> markers)
 
 // `text` without the longest end that begins one of the markers.
 std::string_view without_begun_marker(std::string_view text, std::span<const std::string_view> markers) {
-  size_t held = 0;
-  for (const std::string_view marker : markers) {
-    for (size_t n = std::min(marker.size() - 1, text.size()); n > held; --n) {
-      if (text.ends_with(marker.substr(0, n))) held = n;
-    }
-  }
-  return text.substr(0, text.size() - held);
+  return text.substr(0, text.size() - begun_marker(text, markers));
 }
 
 // `text` without a closing fence and the white space around it.

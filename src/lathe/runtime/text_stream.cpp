@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lathe/base/begun_marker.h"
+
 namespace lathe {
 
 TextStream::TextStream(const Tokenizer* tokenizer, std::vector<std::string> stop, std::vector<int32_t> visible_special)
@@ -35,15 +37,7 @@ std::string TextStream::release(bool at_end) {
     pending_.clear();
     return out;
   }
-  // Hold back the longest end of the text that begins a stop string.
-  size_t held = 0;
-  if (!at_end) {
-    for (const std::string& stop : stop_) {
-      for (size_t n = std::min(stop.size() - 1, pending_.size()); n > held; --n) {
-        if (pending_.ends_with(std::string_view(stop).substr(0, n))) held = n;
-      }
-    }
-  }
+  const size_t held = at_end ? 0 : begun_marker(pending_, stop_);
   std::string out = pending_.substr(0, pending_.size() - held);
   pending_.erase(0, out.size());
   return out;
