@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
+#include "lathe/tokenizer/pattern_cursor.h"
 
 namespace lathe {
 namespace {
@@ -63,9 +65,9 @@ const RangeSet& shorthand(char kind, bool wide) {
   return kSets[(kind == 'd' ? 0u : kind == 'w' ? 2u : 4u) + (wide ? 1u : 0u)];
 }
 
-class Parser {
+class Parser : private PatternCursor {
  public:
-  explicit Parser(std::string_view pattern) : pattern_(pattern) {}
+  explicit Parser(std::string_view pattern) : PatternCursor(pattern) {}
 
   Result<PatternNode> parse() {
     LATHE_TRY(PatternNode node, parse_choice(0));
@@ -76,16 +78,6 @@ class Parser {
  private:
   static Error fail(size_t at, std::string_view what) {
     return Error{Errc::kUnsupported, str("byte ", at, ": ", what)};
-  }
-
-  bool at_end() const { return position_ >= pattern_.size(); }
-
-  char peek() const { return at_end() ? '\0' : pattern_[position_]; }
-
-  bool accept(std::string_view text) {
-    if (pattern_.substr(position_, text.size()) != text) return false;
-    position_ += text.size();
-    return true;
   }
 
   static PatternNode set_node(RangeSet set) {
@@ -161,13 +153,10 @@ class Parser {
 
   Result<int32_t> parse_count() {
     const size_t start = position_;
-    int32_t value = 0;
-    while (peek() >= '0' && peek() <= '9') {
-      value = value * 10 + (pattern_[position_++] - '0');
-      if (value > kMaxCount) return fail(start, str("repetition above ", kMaxCount, " is not supported"));
-    }
-    if (position_ == start) return fail(start, "expected a repetition count; write \\{ for a brace");
-    return value;
+    const std::optional<int32_t> value = accept_number(kMaxCount);
+    if (!value) return fail(start, "expected a repetition count; write \\{ for a brace");
+    if (*value > kMaxCount) return fail(start, str("repetition above ", kMaxCount, " is not supported"));
+    return *value;
   }
 
   Result<PatternNode> parse_repeat(PatternNode atom) {
@@ -276,9 +265,6 @@ class Parser {
     single = decode_utf8(pattern_, position_);
     return true;
   }
-
-  std::string_view pattern_;
-  size_t position_ = 0;
 };
 
 }  // namespace

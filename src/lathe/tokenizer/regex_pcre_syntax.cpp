@@ -5,6 +5,7 @@
 
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
+#include "lathe/tokenizer/pattern_cursor.h"
 
 namespace lathe {
 namespace {
@@ -144,9 +145,10 @@ Escape other_escape(std::string text) {
   return {.kind = Escape::Kind::kOther, .single = 0, .items = std::move(text)};
 }
 
-class Translator {
+class Translator : private PatternCursor {
  public:
-  Translator(std::string_view pattern, bool (*compiles)(const std::string&)) : pattern_(pattern), compiles_(compiles) {}
+  Translator(std::string_view pattern, bool (*compiles)(const std::string&))
+      : PatternCursor(pattern), compiles_(compiles) {}
 
   Result<PcrePattern> translate() {
     groups_.push_back({});
@@ -167,18 +169,6 @@ class Translator {
 
   static Error fail_at(size_t position, std::string_view what) {
     return Error{Errc::kUnsupported, str("byte ", position, ": ", what)};
-  }
-
-  bool at_end() const { return position_ >= pattern_.size(); }
-
-  char peek(size_t ahead = 0) const { return position_ + ahead < pattern_.size() ? pattern_[position_ + ahead] : '\0'; }
-
-  bool looking_at(std::string_view text) const { return pattern_.substr(position_, text.size()) == text; }
-
-  bool accept(std::string_view text) {
-    if (!looking_at(text)) return false;
-    position_ += text.size();
-    return true;
   }
 
   // Something that a repetition may follow.
@@ -587,9 +577,7 @@ class Translator {
     return {};
   }
 
-  std::string_view pattern_;
   bool (*compiles_)(const std::string&);
-  size_t position_ = 0;
   PcrePattern out_;
   std::vector<Group> groups_;
   size_t atom_ = kNone;  // where in out_.text the item begins that a repetition would repeat

@@ -1,10 +1,12 @@
 #include "lathe/tokenizer/regex_syntax.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
+#include "lathe/tokenizer/pattern_cursor.h"
 
 namespace lathe {
 namespace {
@@ -57,9 +59,9 @@ bool is_fixed_sequence(const RegexNode& node, bool alternatives_allowed) {
   }
 }
 
-class Parser {
+class Parser : private PatternCursor {
  public:
-  explicit Parser(std::string_view pattern) : pattern_(pattern) {}
+  explicit Parser(std::string_view pattern) : PatternCursor(pattern) {}
 
   Result<RegexNode> parse() {
     LATHE_TRY(RegexNode node, parse_alternatives(0));
@@ -72,18 +74,6 @@ class Parser {
 
   static Error fail_at(size_t position, std::string_view what, Errc code = Errc::kInvalidData) {
     return Error{code, str("byte ", position, ": ", what)};
-  }
-
-  bool at_end() const { return position_ >= pattern_.size(); }
-
-  char peek() const { return at_end() ? '\0' : pattern_[position_]; }
-
-  bool looking_at(std::string_view text) const { return pattern_.substr(position_, text.size()) == text; }
-
-  bool accept(std::string_view text) {
-    if (!looking_at(text)) return false;
-    position_ += text.size();
-    return true;
   }
 
   Result<RegexNode> parse_alternatives(int depth) {
@@ -180,13 +170,10 @@ class Parser {
 
   Result<int32_t> parse_count() {
     const size_t start = position_;
-    int32_t value = 0;
-    while (peek() >= '0' && peek() <= '9') {
-      value = value * 10 + (pattern_[position_++] - '0');
-      if (value > kMaxCount) return fail_at(start, str("repetition above ", kMaxCount, " is not supported"));
-    }
-    if (position_ == start) return fail_at(start, "expected a repetition count; write \\{ for a brace");
-    return value;
+    const std::optional<int32_t> value = accept_number(kMaxCount);
+    if (!value) return fail_at(start, "expected a repetition count; write \\{ for a brace");
+    if (*value > kMaxCount) return fail_at(start, str("repetition above ", kMaxCount, " is not supported"));
+    return *value;
   }
 
   // The repetition after an atom, when there is one.
@@ -396,8 +383,6 @@ class Parser {
     return {};
   }
 
-  std::string_view pattern_;
-  size_t position_ = 0;
   bool ignore_case_ = false;
 };
 
