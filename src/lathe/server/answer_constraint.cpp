@@ -4,7 +4,6 @@
 #include <array>
 #include <utility>
 
-#include "lathe/base/str.h"
 #include "lathe/chat/chat_format.h"
 
 namespace lathe::server {
@@ -60,7 +59,7 @@ std::optional<ApiError> constrain_answers(const ServedModel& model,
   const bool calls = forces_calls(request);
   if (!calls && request.format == ResponseFormat::kText) return {};
   if (calls && request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", str("expected text beside a \"tool_choice\" that forces calls"));
+    return invalid_field("response_format", "expected text beside a \"tool_choice\" that forces calls");
   }
   Masks masks = calls ? masks_of_calls(model, request) : masks_of_format(model, request);
   if (!masks) return invalid_field(calls ? "tools" : "response_format", masks.error().message);

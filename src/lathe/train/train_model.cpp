@@ -67,23 +67,20 @@ Status check_options(const ModelConfig& c, const TrainOptions& o) {
   LATHE_TRY(check_factor("protected_fraction", o.protected_fraction));
   LATHE_TRY(check_factor("mtp_lambda", o.mtp_lambda));
   if (o.mtp_lambda > 0.0 && c.num_nextn_predict_layers != 1) {
-    return Error{Errc::kInvalidArgument,
-                 str("mtp_lambda: expected a model with "
-                     "num_nextn_predict_layers 1, found ",
-                     c.num_nextn_predict_layers)};
+    return Error{
+        Errc::kInvalidArgument,
+        str("mtp_lambda: expected a model with num_nextn_predict_layers 1, found ", c.num_nextn_predict_layers)};
   }
   const bool softmax_losses =
       o.expert_balance_alpha > 0.0 || o.device_balance_alpha > 0.0 || o.communication_balance_alpha > 0.0;
   if (c.scoring_func == ScoringFunc::kSigmoid && softmax_losses) {
     return Error{Errc::kInvalidArgument,
-                 "expert, device and communication balance losses need a "
-                 "softmax gate, found sigmoid: use "
+                 "expert, device and communication balance losses need a softmax gate, found sigmoid: use "
                  "sequence_balance_alpha"};
   }
   if (c.scoring_func == ScoringFunc::kSoftmax && o.sequence_balance_alpha > 0.0) {
     return Error{Errc::kInvalidArgument,
-                 "sequence_balance_alpha: expected a sigmoid gate, found "
-                 "softmax: use expert_balance_alpha"};
+                 "sequence_balance_alpha: expected a sigmoid gate, found softmax: use expert_balance_alpha"};
   }
   if (c.n_routed_experts == 0) return {};
   const int64_t groups = o.device_groups > 0 ? o.device_groups : c.n_group;
