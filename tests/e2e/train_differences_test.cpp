@@ -26,26 +26,15 @@ constexpr int64_t kPerTensor = 8;  // elements that change in one difference, al
 constexpr double kTolerance = 5e-5;
 
 // Two sequences of two and of one document, so that attention must stop and balance is counted per sequence.
-struct Batch {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> targets;
-  std::vector<int64_t> sequences{0, 11};
-  std::vector<int64_t> documents{0, 6, 11};
-  std::vector<uint64_t> names{3, 4};
-
-  explicit Batch(const ModelConfig& config) : ids(testing::random_ids(config, 20, 17)) {
-    targets.assign(ids.begin() + 1, ids.end());
+struct Batch : PackedRows {
+  explicit Batch(const ModelConfig& config) {
+    token_ids = testing::random_ids(config, 20, 17);
+    sequences = {0, 11};
+    documents = {0, 6, 11};
+    sequence_ids = {3, 4};
+    targets.assign(token_ids.begin() + 1, token_ids.end());
     targets.push_back(kIgnoredTarget);
     for (const size_t last : {size_t{5}, size_t{10}}) targets[last] = kIgnoredTarget;
-  }
-
-  TrainBatch view() const {
-    return {.token_ids = ids,
-            .targets = targets,
-            .sequences = sequences,
-            .documents = documents,
-            .sequence_ids = names,
-            .target_weights = {}};
   }
 };
 
@@ -106,21 +95,21 @@ Losses reference_losses(const std::filesystem::path& folder, const TrainOptions&
   std::vector<SequenceChunk> chunks;
   for (size_t i = 0; i < batch.documents.size(); ++i) {
     const int64_t end =
-        i + 1 < batch.documents.size() ? batch.documents[i + 1] : static_cast<int64_t>(batch.ids.size());
+        i + 1 < batch.documents.size() ? batch.documents[i + 1] : static_cast<int64_t>(batch.token_ids.size());
     SequenceChunk& chunk = chunks.emplace_back();
     chunk.sequence = i;
     chunk.first_row = batch.documents[i];
     chunk.tokens = end - batch.documents[i];
   }
-  std::vector<int64_t> rows(batch.ids.size());
+  std::vector<int64_t> rows(batch.token_ids.size());
   std::iota(rows.begin(), rows.end(), 0);
-  std::vector<float> rounded(batch.ids.size() * static_cast<size_t>(config.vocab_size));
+  std::vector<float> rounded(batch.token_ids.size() * static_cast<size_t>(config.vocab_size));
   ForwardTrace trace;
-  decoder.forward({.token_ids = batch.ids, .chunks = chunks, .logit_rows = rows}, rounded.data(), &trace);
+  decoder.forward({.token_ids = batch.token_ids, .chunks = chunks, .logit_rows = rows}, rounded.data(), &trace);
 
   Losses out;
   double counted = 0.0;
-  for (size_t t = 0; t < batch.ids.size(); ++t) {
+  for (size_t t = 0; t < batch.token_ids.size(); ++t) {
     if (batch.targets[t] < 0) continue;
     const Vec p = reference::softmax(backend.values().logits[t]);
     out.total -= std::log(p[static_cast<size_t>(batch.targets[t])]);
@@ -153,15 +142,15 @@ void expect_differences(const std::string& what, TinyModel model, TrainOptions o
   const Batch batch(config);
   const TempDir folder;
   model.write(folder.path());
-  options.max_tokens = static_cast<int64_t>(batch.ids.size());
+  options.max_tokens = static_cast<int64_t>(batch.token_ids.size());
   const std::unique_ptr<ThreadPool> pool = ThreadPool::create(2).value();
   Result<std::unique_ptr<TrainModel>> train = TrainModel::create(config, options, *pool, kernels());
   ASSERT_TRUE(train.has_value()) << train.error().message;
   const Result<Checkpoint> checkpoint = Checkpoint::open(folder.path());
   ASSERT_TRUE(checkpoint.has_value());
   ASSERT_TRUE((*train)->load(*checkpoint));
-  ASSERT_TRUE((*train)->check(batch.view()));
-  const TrainLosses losses = (*train)->forward_backward(batch.view(), 1.0);
+  ASSERT_TRUE((*train)->check(batch.batch()));
+  const TrainLosses losses = (*train)->forward_backward(batch.batch(), 1.0);
   const Losses at_rest = reference_losses(folder.path(), options, batch);
   EXPECT_NEAR(losses.total(), at_rest.total, 1e-5);
 

@@ -77,15 +77,6 @@ int64_t permuted(int64_t index, int64_t count, uint64_t seed) {
   return static_cast<int64_t>(value);
 }
 
-TrainBatch Rows::batch() const {
-  return {.token_ids = token_ids,
-          .targets = targets,
-          .sequences = sequences,
-          .documents = documents,
-          .sequence_ids = sequence_ids,
-          .target_weights = {}};
-}
-
 Loader::Loader(std::span<const TokenSet> sets, const LoaderOptions& options)
     : sets_(sets), options_(options), positions_(sets.size()) {}
 

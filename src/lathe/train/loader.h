@@ -29,19 +29,11 @@ struct TokenSet {
 // `value` in [0, count) at position `index` of a permutation that `seed` picks; takes constant memory.
 int64_t permuted(int64_t index, int64_t count, uint64_t seed);
 
-// Rows as TrainBatch wants them.
-struct Rows {
-  std::vector<int32_t> token_ids;
-  std::vector<int32_t> targets;
-  std::vector<int64_t> sequences;
-  std::vector<int64_t> documents;
-  std::vector<uint64_t> sequence_ids;
+// Rows of the loader; all targets count alike.
+struct Rows : PackedRows {
   int64_t counted = 0;  // targets that are not ignored
 
   int64_t rows() const { return static_cast<int64_t>(sequences.size()); }
-
-  // Borrows from this object.
-  TrainBatch batch() const;
 };
 
 struct LoaderOptions {

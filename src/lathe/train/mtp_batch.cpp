@@ -2,15 +2,6 @@
 
 namespace lathe {
 
-TrainBatch MtpRows::batch() const {
-  return {.token_ids = tokens,
-          .targets = targets,
-          .sequences = sequences,
-          .documents = documents,
-          .sequence_ids = sequence_ids,
-          .target_weights = target_weights};
-}
-
 void select_mtp_rows(const TrainBatch& batch, MtpRows& out) {
   out = {};
   size_t sequence = 0;       // of the document
@@ -29,7 +20,7 @@ void select_mtp_rows(const TrainBatch& batch, MtpRows& out) {
       const int32_t next = last ? batch.targets[t] : batch.token_ids[t + 1];
       if (next < 0) continue;
       out.rows.push_back(static_cast<int64_t>(t));
-      out.tokens.push_back(next);
+      out.token_ids.push_back(next);
       out.targets.push_back(last ? kIgnoredTarget : batch.targets[t + 1]);
       if (!batch.target_weights.empty()) out.target_weights.push_back(last ? 0.0F : batch.target_weights[t + 1]);
     }

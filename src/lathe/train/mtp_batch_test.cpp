@@ -28,7 +28,7 @@ TEST(MtpBatch, TakesEveryTokenWhoseFollowingOneIsKnown) {
                    .target_weights = weights},
                   rows);
   EXPECT_EQ(rows.rows, (Rows{0, 1, 2, 5, 6, 7}));
-  EXPECT_EQ(rows.tokens, (Ids{2, 3, 4, 7, 8, 9}));
+  EXPECT_EQ(rows.token_ids, (Ids{2, 3, 4, 7, 8, 9}));
   EXPECT_EQ(rows.targets, (Ids{3, 4, kNone, 8, 9, kNone}));
   EXPECT_EQ(rows.documents, (Rows{0, 3}));
   EXPECT_EQ(rows.sequences, (Rows{0, 3}));
@@ -52,7 +52,7 @@ TEST(MtpBatch, LeavesOutWhatHasNoRow) {
                    .target_weights = {}},
                   rows);
   EXPECT_EQ(rows.rows, (Rows{2, 3}));
-  EXPECT_EQ(rows.tokens, (Ids{4, 5}));
+  EXPECT_EQ(rows.token_ids, (Ids{4, 5}));
   EXPECT_EQ(rows.targets, (Ids{kNone, kNone}));
   EXPECT_EQ(rows.documents, Rows{0});
   EXPECT_EQ(rows.sequences, Rows{0});

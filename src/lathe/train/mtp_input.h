@@ -8,7 +8,7 @@
 
 namespace lathe {
 
-// One pass over R rows; `tokens` and `rows` as MtpRows has them.
+// One pass over R rows; `tokens` (its token_ids) and `rows` as MtpRows has them.
 struct MtpInputPass {
   const TrainContext& c;
   const TrainedMtp& p;

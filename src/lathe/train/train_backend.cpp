@@ -216,7 +216,7 @@ MoePass TrainBackend::moe_pass(const Entry& e) {
 }
 
 MtpInputPass TrainBackend::mtp_pass(const Entry& e) const {
-  return {context_, weights_.mtp, weights_.embed_tokens, mtp_rows_.tokens, mtp_rows_.rows, e.x};
+  return {context_, weights_.mtp, weights_.embed_tokens, mtp_rows_.token_ids, mtp_rows_.rows, e.x};
 }
 
 void TrainBackend::run(const Entry& e) {

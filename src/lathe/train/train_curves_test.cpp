@@ -24,29 +24,16 @@ constexpr double kNorm = 5e-4;
 constexpr double kWeight = 1e-5;
 
 // The sequences of one step, end to end, each a document.
-struct Batch {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> targets;
-  std::vector<int64_t> starts;
-  std::vector<uint64_t> names;
-
-  explicit Batch(const Json& sequences) {
-    for (const Json& sequence : sequences.as_array()) {
-      starts.push_back(static_cast<int64_t>(ids.size()));
-      names.push_back(names.size());
-      for (const Json& id : sequence.as_array()) ids.push_back(static_cast<int32_t>(id.as_int()));
-      targets.insert(targets.end(), ids.begin() + starts.back() + 1, ids.end());
+struct Batch : PackedRows {
+  explicit Batch(const Json& json) {
+    for (const Json& sequence : json.as_array()) {
+      sequence_ids.push_back(sequences.size());
+      sequences.push_back(static_cast<int64_t>(token_ids.size()));
+      for (const Json& id : sequence.as_array()) token_ids.push_back(static_cast<int32_t>(id.as_int()));
+      targets.insert(targets.end(), token_ids.begin() + sequences.back() + 1, token_ids.end());
       targets.push_back(kIgnoredTarget);
     }
-  }
-
-  TrainBatch view() const {
-    return {.token_ids = ids,
-            .targets = targets,
-            .sequences = starts,
-            .documents = starts,
-            .sequence_ids = names,
-            .target_weights = {}};
+    documents = sequences;
   }
 };
 
@@ -120,9 +107,9 @@ TEST_P(TrainCurves, TenStepsMatchTheGoldenOnes) {
   for (size_t step = 0; step < steps; ++step) {
     SCOPED_TRACE(step);
     const Batch batch(batches[step % batches.size()]);
-    ASSERT_TRUE((*model)->check(batch.view()));
+    ASSERT_TRUE((*model)->check(batch.batch()));
     parameters.zero_gradients(*pool);
-    const TrainLosses losses = (*model)->forward_backward(batch.view(), 1.0);
+    const TrainLosses losses = (*model)->forward_backward(batch.batch(), 1.0);
     const double tolerance = step < kEarlySteps ? kEarlyLoss : kLateLoss;
     const double loss = losses.lm / static_cast<double>(losses.targets);
     EXPECT_NEAR(loss, value("cross_entropy", step), tolerance * value("cross_entropy", step));

@@ -16,23 +16,14 @@ using testing::golden_dir;
 using testing::GoldenFile;
 
 // One sequence of one document.
-struct OneSequence {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> targets;
-  std::vector<int64_t> starts{0};
-  std::vector<uint64_t> names{7};
-
-  explicit OneSequence(std::vector<int32_t> tokens) : ids(std::move(tokens)), targets(ids.begin() + 1, ids.end()) {
+struct OneSequence : PackedRows {
+  explicit OneSequence(std::vector<int32_t> tokens) {
+    token_ids = std::move(tokens);
+    targets.assign(token_ids.begin() + 1, token_ids.end());
     targets.push_back(kIgnoredTarget);
-  }
-
-  TrainBatch batch() const {
-    return {.token_ids = ids,
-            .targets = targets,
-            .sequences = starts,
-            .documents = starts,
-            .sequence_ids = names,
-            .target_weights = {}};
+    sequences = {0};
+    documents = {0};
+    sequence_ids = {7};
   }
 };
 
@@ -141,33 +132,21 @@ std::vector<float> gradients_of(const std::string& name, TrainOptions options, i
 }
 
 // Several documents and sequences of random tokens below `vocabulary`.
-struct Packed {
-  std::vector<int32_t> ids;
-  std::vector<int32_t> targets;
-  std::vector<int64_t> sequences{0, 100};
-  std::vector<int64_t> documents{0, 37, 100, 101, 180};
-  std::vector<uint64_t> names{1, 2};
-
+struct Packed : PackedRows {
   explicit Packed(int32_t vocabulary) {
     uint64_t state = 5;
     for (int i = 0; i < 230; ++i) {
       state = state * 6364136223846793005U + 1442695040888963407U;
-      ids.push_back(static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocabulary)));
+      token_ids.push_back(static_cast<int32_t>((state >> 33) % static_cast<uint64_t>(vocabulary)));
     }
-    targets.assign(ids.begin() + 1, ids.end());
+    sequences = {0, 100};
+    documents = {0, 37, 100, 101, 180};
+    sequence_ids = {1, 2};
+    targets.assign(token_ids.begin() + 1, token_ids.end());
     targets.push_back(kIgnoredTarget);
     for (const int64_t start : documents) {
       if (start > 0) targets[static_cast<size_t>(start - 1)] = kIgnoredTarget;
     }
-  }
-
-  TrainBatch batch() const {
-    return {.token_ids = ids,
-            .targets = targets,
-            .sequences = sequences,
-            .documents = documents,
-            .sequence_ids = names,
-            .target_weights = {}};
   }
 };
 
@@ -199,7 +178,7 @@ void expect_directional_derivative(const std::string& name, TrainOptions options
   SCOPED_TRACE(name);
   Packed packed(200);
   std::vector<float> weights;
-  for (size_t i = 0; i < packed.ids.size(); ++i) weights.push_back(i % 3 == 0 ? -0.5F : 1.5F);
+  for (size_t i = 0; i < packed.token_ids.size(); ++i) weights.push_back(i % 3 == 0 ? -0.5F : 1.5F);
   TrainBatch batch = packed.batch();
   batch.target_weights = weights;
   Model model = open_model(name, options);
@@ -252,13 +231,13 @@ TEST(TrainModel, MultiTokenPredictionMatchesTheGoldenLogits) {
     Model model = open_model("v3-tiny", options);
     const TrainLosses losses = model.train->evaluate(sequence.batch());
     const auto V = static_cast<size_t>(model.train->config().vocab_size);
-    const size_t rows = sequence.ids.size() - 2;
+    const size_t rows = sequence.token_ids.size() - 2;
     ASSERT_EQ(logits.size(), (rows + 1) * V);
     double expected = 0.0;
     for (size_t t = 0; t < rows; ++t) {
       double sum = 0.0;
       for (size_t i = 0; i < V; ++i) sum += std::exp(static_cast<double>(logits[t * V + i]));
-      expected += std::log(sum) - logits[t * V + static_cast<size_t>(sequence.ids[t + 2])];
+      expected += std::log(sum) - logits[t * V + static_cast<size_t>(sequence.token_ids[t + 2])];
     }
     EXPECT_NEAR(losses.mtp, 0.25 * expected / static_cast<double>(rows), kLoss);
     const std::vector<int32_t> chosen = golden.ints(std::string(prompt) + ".mtp_postnorm.router_idx");
@@ -283,11 +262,11 @@ TEST(TrainModel, LogitsMatchTheGoldenOnes) {
       if (variant.name != name) continue;
       for (const std::string& prompt : variant.prompts) {
         OneSequence sequence(golden.ints(prompt + ".input_ids"));
-        if (sequence.ids.size() > 300) continue;
+        if (sequence.token_ids.size() > 300) continue;
         SCOPED_TRACE(prompt);
         Model model = open_model(name, {});
         const int64_t vocabulary = model.train->config().vocab_size;
-        std::vector<float> logits(sequence.ids.size() * static_cast<size_t>(vocabulary));
+        std::vector<float> logits(sequence.token_ids.size() * static_cast<size_t>(vocabulary));
         model.train->logits(sequence.batch(), logits.data());
         const std::vector<float> expected = golden.floats(prompt + ".logits");
         ASSERT_EQ(logits.size(), expected.size());

@@ -30,6 +30,26 @@ struct TrainBatch {
   std::span<const float> target_weights;   // [T], factor on each target's loss, may be negative; empty: 1
 };
 
+// The arrays of a TrainBatch, owned.
+struct PackedRows {
+  std::vector<int32_t> token_ids;
+  std::vector<int32_t> targets;
+  std::vector<int64_t> sequences;
+  std::vector<int64_t> documents;
+  std::vector<uint64_t> sequence_ids;
+  std::vector<float> target_weights;
+
+  // Borrows from this object.
+  TrainBatch batch() const {
+    return {.token_ids = token_ids,
+            .targets = targets,
+            .sequences = sequences,
+            .documents = documents,
+            .sequence_ids = sequence_ids,
+            .target_weights = target_weights};
+  }
+};
+
 // Of one batch. The loss that is differentiated is
 //   lm / targets + mtp + expert_balance + device_balance + communication_balance + sequence_balance,
 // where all but `lm` carry their factors (alpha, lambda) already and the balance losses are summed over layers.
