@@ -130,7 +130,8 @@ class Answers(unittest.TestCase):
         first = self.ask(temperature=1, seed=11)["choices"][0]["text"]
         self.assertEqual(self.ask(temperature=1, seed=11)["choices"][0]["text"], first)
         self.assertNotEqual(self.ask(temperature=1, seed=12)["choices"][0]["text"], first)
-        self.assertNotEqual(self.ask(temperature=1)["choices"][0]["text"], self.ask(temperature=1)["choices"][0]["text"])
+        several = {self.ask(temperature=1)["choices"][0]["text"] for _ in range(4)}
+        self.assertGreater(len(several), 1)
 
     def test_token_ids(self):
         _, tokens = SERVER.post("/tokenize", {"prompt": PROMPT})
@@ -242,7 +243,7 @@ class Answers(unittest.TestCase):
 
     def test_metrics_count(self):
         before = SERVER.metrics()
-        self.ask(max_tokens=7, n=2, temperature=1)
+        self.ask(max_tokens=7, n=2, temperature=1, seed=5, ignore_eos=True)
         after = SERVER.metrics()
         grown = {name: after[name] - before.get(name, 0) for name in after}
         self.assertEqual(grown["generation_tokens_total"], 14)
