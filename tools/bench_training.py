@@ -186,7 +186,7 @@ class Rival:
 
 
 def lathe(options, folder, steps):
-    """Tokens per second, processor time and peak memory (KiB) of one run."""
+    """Tokens per second (median of the steps but the first, as of PyTorch), processor time and peak memory (KiB)."""
     output = tempfile.mkdtemp(dir=folder)
     settings = {
         "data.train": options.text,
@@ -195,16 +195,19 @@ def lathe(options, folder, steps):
         "train.max_steps": steps,
         "checkpoint.every": 1000000,
         "eval.every": 0,
+        "train.log_every": 1,
     }
     command = [options.lathe, "train", options.recipe, "--json", "-q", "-t", str(options.threads)]
     for key, value in settings.items():
         command += ["--set", f"{key}={value}"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    out = process.stdout.read()
+    process.stdout.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"bench_training.py: {' '.join(command)}: exit status {status}")
-    return json.loads(out)["tokens_per_s"], usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    with open(os.path.join(settings["output"], "metrics.jsonl"), encoding="utf-8") as f:
+        speeds = [row["tokens_per_s"] for row in map(json.loads, f) if "tokens_per_s" in row]
+    return statistics.median(speeds[1:] or speeds), usage.ru_utime + usage.ru_stime, usage.ru_maxrss
 
 
 def main():

@@ -179,21 +179,23 @@ void mla_attention(const CpuContext& cpu, const MlaArgs& a) {
   float* out_THV = cpu.workspace.take(a.tokens * s.num_heads * s.v_head_dim);
   project_down(cpu, a, q_THK, q_latent_TQ, kv_a_T);
   rotate_and_store(cpu, a, q_THK, kv_a_T);
-  // Segments are few (one per sequence of the batch), so their parts are handled in groups of a fixed size.
-  std::array<AttentionSegment, 64> absorbed{};
-  size_t count = 0;
-  const auto flush = [&] {
-    if (count > 0) absorbed_form(cpu, a, {absorbed.data(), count}, q_THK, out_THV);
-    count = 0;
-  };
-  for (const AttentionSegment& segment : a.segments) {
-    const AttentionSegment expanded = part_of(segment, true);
-    if (expanded.tokens > 0) mla_expanded(cpu, a, expanded, q_THK, out_THV);
-    const AttentionSegment rest = part_of(segment, false);
-    if (rest.tokens > 0) absorbed[count++] = rest;
-    if (count == absorbed.size()) flush();
+  // Parts are handled in groups of a fixed size.
+  std::array<AttentionSegment, kExpandedSegments> expanded{};
+  std::array<AttentionSegment, kExpandedSegments> absorbed{};
+  for (std::span<const AttentionSegment> rest = a.segments; !rest.empty();) {
+    const size_t count = std::min(rest.size(), expanded.size());
+    size_t expanded_count = 0;
+    size_t absorbed_count = 0;
+    for (const AttentionSegment& segment : rest.first(count)) {
+      const AttentionSegment first = part_of(segment, true);
+      if (first.tokens > 0) expanded[expanded_count++] = first;
+      const AttentionSegment second = part_of(segment, false);
+      if (second.tokens > 0) absorbed[absorbed_count++] = second;
+    }
+    if (expanded_count > 0) mla_expanded(cpu, a, std::span(expanded).first(expanded_count), q_THK, out_THV);
+    if (absorbed_count > 0) absorbed_form(cpu, a, std::span(absorbed).first(absorbed_count), q_THK, out_THV);
+    rest = rest.subspan(count);
   }
-  flush();
   linear(cpu, a.weights.o_proj, a.weights.o_proj_bias, out_THV, a.tokens, a.out);  // Eq. 19
 }
 

@@ -16,8 +16,13 @@ namespace {
 constexpr int64_t kQueryBlock = 2048;  // most queries that share one expansion of a tile
 constexpr int64_t kSpanTiles = 4;      // tiles expanded at a time: a block's queries pass by once for all of them
 
-int64_t block_groups(int64_t tokens) {
-  return (std::min(tokens, kQueryBlock) + kLaneGroup - 1) / kLaneGroup;
+int64_t lane_groups(int64_t tokens) {
+  return (tokens + kLaneGroup - 1) / kLaneGroup;
+}
+
+// Most lane groups that share one expansion when a batch has `tokens` tokens: every segment begins a group of its own.
+int64_t most_groups(int64_t tokens) {
+  return std::min(lane_groups(kQueryBlock), lane_groups(tokens) + std::min<int64_t>(tokens, kExpandedSegments));
 }
 
 int64_t expanded_row(const MlaShape& s) {
@@ -34,14 +39,14 @@ struct Layout {
   int64_t total = 0;
 };
 
-Layout layout_of(const MlaShape& s, int64_t tokens) {
+Layout layout_of(const MlaShape& s, int64_t groups) {
   const auto padded = Workspace::padded;
   Layout at;
   at.quantised = at.latents + padded(kPageTokens * s.kv_lora_rank);
   at.expanded = at.quantised + quantised_floats(kPageTokens, s.kv_lora_rank / kBlock * kBlock);
   at.tile = at.expanded + padded(kSpanTiles * kPageTokens * expanded_row(s));
   at.block = at.tile + padded(lane_scratch_floats());
-  at.total = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, block_groups(tokens)));
+  at.total = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, groups));
   return at;
 }
 
@@ -70,92 +75,138 @@ void expand_tile(const MlaHead& head,
   expand_latents(head, keys, scratch.latents_SC, scratch.quantised, {out_SE + s.qk_rope_head_dim, stride});
 }
 
-// Head h of queries [begin, end) of a segment.
+// Head h of the queries of segments whose caches begin with the same `shared` positions, whole pages that all of these
+// queries see. One segment shares nothing.
 struct Unit {
-  const AttentionSegment& segment;
-  int64_t h;
-  int64_t begin;
-  int64_t end;
+  std::span<const AttentionSegment> segments;
+  int64_t shared = 0;
+  int64_t h = 0;
 
-  int64_t queries() const { return end - begin; }
-
-  int64_t first_position() const { return segment.position + begin; }
-
-  // Index of query t of the unit among the (token, head) pairs of the batch.
-  int64_t pair(const MlaShape& s, int64_t t) const { return (segment.first_row + begin + t) * s.num_heads + h; }
+  // Index of query t of a segment among the (token, head) pairs of the batch.
+  int64_t pair(const MlaShape& s, const AttentionSegment& segment, int64_t t) const {
+    return (segment.first_row + t) * s.num_heads + h;
+  }
 };
 
-// Queries as [q^R | q^C] in lanes, with their positions.
-void load_queries(
-    const KernelTable& kernels, const MlaShape& s, const Unit& unit, const float* q_THK, const LaneBlock& block) {
-  for (int64_t g = 0; g < block.groups; ++g) {
+int64_t groups_of(std::span<const AttentionSegment> segments) {
+  int64_t groups = 0;
+  for (const AttentionSegment& segment : segments) groups += lane_groups(segment.tokens);
+  return groups;
+}
+
+// Queries of a segment as [q^R | q^C] in lanes from group g0 on, with their positions.
+void load_queries(const KernelTable& kernels,
+                  const MlaShape& s,
+                  const Unit& unit,
+                  const AttentionSegment& segment,
+                  const float* q_THK,
+                  int64_t g0,
+                  const LaneBlock& block) {
+  for (int64_t g = 0; g < lane_groups(segment.tokens); ++g) {
     std::array<const float*, kLaneGroup> rope{};
     std::array<const float*, kLaneGroup> nope{};
-    for (int64_t i = 0; i < std::min(kLaneGroup, unit.queries() - g * kLaneGroup); ++i) {
+    for (int64_t i = 0; i < std::min(kLaneGroup, segment.tokens - g * kLaneGroup); ++i) {
       const int64_t t = g * kLaneGroup + i;
-      const float* q = q_THK + unit.pair(s, t) * s.qk_head_dim();
+      const float* q = q_THK + unit.pair(s, segment, t) * s.qk_head_dim();
       nope[static_cast<size_t>(i)] = q;
       rope[static_cast<size_t>(i)] = q + s.qk_nope_head_dim;
-      block.position_GL[t] = unit.first_position() + t;
+      block.position_GL[g0 * kLaneGroup + t] = segment.position + t;
     }
-    float* lanes = block.q_GKL + g * kLaneGroup * block.key_cols;
+    float* lanes = block.q_GKL + (g0 + g) * kLaneGroup * block.key_cols;
     kernels.rows_to_lanes(rope.data(), s.qk_rope_head_dim, lanes);
     kernels.rows_to_lanes(nope.data(), s.qk_nope_head_dim, lanes + s.qk_rope_head_dim * kLaneGroup);
   }
 }
 
-void store_outputs(
-    const KernelTable& kernels, const MlaShape& s, const Unit& unit, const LaneBlock& block, float* out_THV) {
-  for (int64_t g = 0; g < block.groups; ++g) {
-    const int64_t count = std::min(kLaneGroup, unit.queries() - g * kLaneGroup);
+void store_outputs(const KernelTable& kernels,
+                   const MlaShape& s,
+                   const Unit& unit,
+                   const AttentionSegment& segment,
+                   int64_t g0,
+                   const LaneBlock& block,
+                   float* out_THV) {
+  for (int64_t g = 0; g < lane_groups(segment.tokens); ++g) {
+    const int64_t count = std::min(kLaneGroup, segment.tokens - g * kLaneGroup);
     std::array<float*, kLaneGroup> rows{};
     for (int64_t i = 0; i < count; ++i) {
-      rows[static_cast<size_t>(i)] = out_THV + unit.pair(s, g * kLaneGroup + i) * s.v_head_dim;
+      rows[static_cast<size_t>(i)] = out_THV + unit.pair(s, segment, g * kLaneGroup + i) * s.v_head_dim;
     }
-    kernels.lanes_to_rows(block.out_GVL + g * kLaneGroup * lane_columns(s.v_head_dim), s.v_head_dim, rows.data());
+    const int64_t from = g0 + g;
+    kernels.lanes_to_rows(block.out_GVL + from * kLaneGroup * lane_columns(s.v_head_dim), s.v_head_dim, rows.data());
     for (int64_t i = 0; i < count; ++i) {
-      kernels.scale(rows[static_cast<size_t>(i)], 1.0F / block.sum_GL[g * kLaneGroup + i], s.v_head_dim);
+      kernels.scale(rows[static_cast<size_t>(i)], 1.0F / block.sum_GL[from * kLaneGroup + i], s.v_head_dim);
     }
   }
 }
 
-// Eq. 16-17 for one unit: the tiles are expanded a few at a time, and the queries, a few lane groups at a time, go
-// through all of these. What a query cannot see is skipped by whole tiles and lane groups.
-void run_unit(
-    const CpuContext& cpu, const MlaArgs& a, const Unit& unit, const float* q_THK, float* out_THV, float* scratch) {
-  const MlaShape& s = a.shape;
-  const Layout at = layout_of(s, unit.queries());
-  const LaneBlock block =
-      make_lane_block(scratch + at.block, s.qk_head_dim(), s.v_head_dim, block_groups(unit.queries()));
-  load_queries(cpu.kernels, s, unit, q_THK, block);
-  const MlaHead head{cpu.kernels, a.weights, s, unit.h, nullptr};
-  const LatentScratch latents{scratch + at.latents,
-                              {reinterpret_cast<std::byte*>(scratch + at.quantised), s.kv_lora_rank}};
-  const int64_t keys_end = unit.first_position() + unit.queries();
-  std::array<LaneTile, kSpanTiles> tiles{};
-  for (int64_t span = 0; span < keys_end; span += kSpanTiles * kPageTokens) {
-    size_t count = 0;
-    for (int64_t start = span; start < std::min(keys_end, span + kSpanTiles * kPageTokens); start += kPageTokens) {
-      const int64_t keys = std::min(kPageTokens, keys_end - start);
-      float* rows = scratch + at.expanded + (start - span) * expanded_row(s);
-      expand_tile(head, unit.segment.cache, start, keys, latents, rows);
-      tiles[count++] = {.format = CacheFormat::kF32,
-                        .data = reinterpret_cast<const std::byte*>(rows),
-                        .elements = expanded_row(s),
-                        .key_first = 0,
-                        .value_first = s.qk_head_dim(),
-                        .start = start,
-                        .keys = keys};
-    }
-    for (int64_t g = 0; g < block.groups; g += kLaneBatch) {
-      const int64_t last = std::min(g + kLaneBatch, block.groups);
-      for (const LaneTile& tile : std::span(tiles).first(count)) {
-        const int64_t first = std::max(g, (tile.start - unit.first_position()) / kLaneGroup);
-        if (first < last) attend_tile(cpu.kernels, block, first, last, tile, s.softmax_scale, scratch + at.tile);
+// One unit at work: its queries in lanes, and the scratch that tiles are expanded into.
+struct UnitRun {
+  const CpuContext& cpu;
+  const MlaShape& s;
+  const MlaHead& head;
+  LatentScratch latents;
+  float* expanded;
+  float* tile_scratch;
+  LaneBlock block;
+
+  // Lane groups [g0, g1), whose first query has position `first_position`, go through the positions [begin, end) of
+  // the cache: the tiles are expanded a few at a time, and the queries, a few lane groups at a time, go through all
+  // of these. What a query cannot see is skipped by whole tiles and lane groups.
+  void attend(const CacheView& cache, int64_t begin, int64_t end, int64_t g0, int64_t g1, int64_t first_position) {
+    std::array<LaneTile, kSpanTiles> tiles{};
+    for (int64_t span = begin; span < end; span += kSpanTiles * kPageTokens) {
+      size_t count = 0;
+      for (int64_t start = span; start < std::min(end, span + kSpanTiles * kPageTokens); start += kPageTokens) {
+        const int64_t keys = std::min(kPageTokens, end - start);
+        float* rows = expanded + (start - span) * expanded_row(s);
+        expand_tile(head, cache, start, keys, latents, rows);
+        tiles[count++] = {.format = CacheFormat::kF32,
+                          .data = reinterpret_cast<const std::byte*>(rows),
+                          .elements = expanded_row(s),
+                          .key_first = 0,
+                          .value_first = s.qk_head_dim(),
+                          .start = start,
+                          .keys = keys};
+      }
+      for (int64_t g = g0; g < g1; g += kLaneBatch) {
+        const int64_t last = std::min(g + kLaneBatch, g1);
+        for (const LaneTile& tile : std::span(tiles).first(count)) {
+          const int64_t first = std::max(g, g0 + (tile.start - first_position) / kLaneGroup);
+          if (first < last) attend_tile(cpu.kernels, block, first, last, tile, s.softmax_scale, tile_scratch);
+        }
       }
     }
   }
-  store_outputs(cpu.kernels, s, unit, block, out_THV);
+};
+
+// Eq. 16-17 for one unit: what the segments share is expanded once for all their queries, the rest for each.
+void run_unit(
+    const CpuContext& cpu, const MlaArgs& a, const Unit& unit, const float* q_THK, float* out_THV, float* scratch) {
+  const MlaShape& s = a.shape;
+  const int64_t groups = groups_of(unit.segments);
+  const Layout at = layout_of(s, groups);
+  const MlaHead head{cpu.kernels, a.weights, s, unit.h, nullptr};
+  UnitRun run{.cpu = cpu,
+              .s = s,
+              .head = head,
+              .latents = {scratch + at.latents, {reinterpret_cast<std::byte*>(scratch + at.quantised), s.kv_lora_rank}},
+              .expanded = scratch + at.expanded,
+              .tile_scratch = scratch + at.tile,
+              .block = make_lane_block(scratch + at.block, s.qk_head_dim(), s.v_head_dim, groups)};
+  int64_t g = 0;
+  for (const AttentionSegment& segment : unit.segments) {
+    load_queries(cpu.kernels, s, unit, segment, q_THK, g, run.block);
+    g += lane_groups(segment.tokens);
+  }
+  // Nobody's first query is before the end of what is shared.
+  run.attend(unit.segments.front().cache, 0, unit.shared, 0, groups, unit.shared);
+  g = 0;
+  for (const AttentionSegment& segment : unit.segments) {
+    const int64_t end = g + lane_groups(segment.tokens);
+    run.attend(segment.cache, unit.shared, segment.position + segment.tokens, g, end, segment.position);
+    store_outputs(cpu.kernels, s, unit, segment, g, run.block, out_THV);
+    g = end;
+  }
 }
 
 // Blocks of queries per head: one where that keeps the threads busy, since every block expands the latents anew.
@@ -166,28 +217,83 @@ int64_t query_blocks(int64_t tokens, int64_t heads, int threads) {
   return std::max(least, std::min(wanted, tokens / (2 * kPageTokens)));
 }
 
+// Positions at the beginning of both caches that lie in the same pages and before the queries of both.
+int64_t shared_positions(const AttentionSegment& a, const AttentionSegment& b) {
+  const auto most = static_cast<size_t>(std::min(a.position, b.position) / kPageTokens);
+  size_t pages = 0;
+  while (pages < most && a.cache.pages[pages] == b.cache.pages[pages]) ++pages;
+  return static_cast<int64_t>(pages) * kPageTokens;
+}
+
+// Neighbouring segments that share an expansion, or one, cut into blocks of queries.
+struct Group {
+  std::span<const AttentionSegment> segments;
+  int64_t shared = 0;
+  int64_t blocks = 1;
+
+  int64_t block_tokens() const { return (segments.front().tokens + blocks - 1) / blocks; }
+
+  int64_t groups() const { return blocks > 1 ? lane_groups(block_tokens()) : groups_of(segments); }
+};
+
+// The longest group at the front of `segments`.
+Group first_group(std::span<const AttentionSegment> segments, int64_t heads, int threads) {
+  Group group{.segments = segments.first(1), .blocks = query_blocks(segments.front().tokens, heads, threads)};
+  if (group.blocks > 1) return group;
+  for (size_t count = 2; count <= segments.size(); ++count) {
+    const int64_t common = shared_positions(segments.front(), segments[count - 1]);
+    const int64_t shared = count == 2 ? common : std::min(common, group.shared);
+    // Whoever shares little with the others would make all of them expand their own.
+    if (shared == 0 || 2 * shared < group.shared) break;
+    if (groups_of(segments.first(count)) > lane_groups(kQueryBlock)) break;
+    group.segments = segments.first(count);
+    group.shared = shared;
+  }
+  return group;
+}
+
 }  // namespace
 
 int64_t mla_expanded_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
-  return threads * layout_of(s, tokens).total;
+  return threads * layout_of(s, most_groups(tokens)).total;
 }
 
-void mla_expanded(
-    const CpuContext& cpu, const MlaArgs& a, const AttentionSegment& segment, const float* q_THK, float* out_THV) {
+void mla_expanded(const CpuContext& cpu,
+                  const MlaArgs& a,
+                  std::span<const AttentionSegment> segments,
+                  const float* q_THK,
+                  float* out_THV) {
   const Workspace::Scope scope(cpu.workspace);
   const int threads = cpu.pool.threads();
   const int64_t heads = a.shape.num_heads;
-  const int64_t blocks = query_blocks(segment.tokens, heads, threads);
-  const int64_t block = (segment.tokens + blocks - 1) / blocks;
-  const int64_t floats = layout_of(a.shape, block).total;
+  std::array<Group, kExpandedSegments> groups{};
+  size_t count = 0;
+  int64_t units = 0;
+  int64_t most = 0;
+  for (std::span<const AttentionSegment> rest = segments; !rest.empty(); ++count) {
+    groups[count] = first_group(rest, heads, threads);
+    rest = rest.subspan(groups[count].segments.size());
+    units += groups[count].blocks * heads;
+    most = std::max(most, groups[count].groups());
+  }
+  const int64_t floats = layout_of(a.shape, most).total;
   float* scratch = cpu.workspace.take(threads * floats);
+  const auto run = [&](int64_t index, int thread) {
+    const Group* group = groups.data();
+    for (; index >= group->blocks * heads; ++group) index -= group->blocks * heads;
+    const int64_t h = index % heads;
+    float* memory = scratch + thread * floats;
+    if (group->blocks == 1) return run_unit(cpu, a, {group->segments, group->shared, h}, q_THK, out_THV, memory);
+    AttentionSegment block = group->segments.front();
+    const int64_t begin = (group->blocks - 1 - index / heads) * group->block_tokens();  // the last queries see most
+    block.tokens = std::min(group->block_tokens(), block.tokens - begin);
+    block.first_row += begin;
+    block.position += begin;
+    if (block.tokens > 0) run_unit(cpu, a, {{&block, 1}, 0, h}, q_THK, out_THV, memory);
+  };
   std::atomic<int64_t> next{0};
-  cpu.pool.run(std::min<int64_t>(heads * blocks, threads), 1, [&](int64_t, int64_t, int thread) {
-    for (int64_t i = next++; i < heads * blocks; i = next++) {
-      const int64_t begin = (blocks - 1 - i / heads) * block;  // the last queries see most and come first
-      const Unit unit{segment, i % heads, begin, std::min(begin + block, segment.tokens)};
-      if (unit.queries() > 0) run_unit(cpu, a, unit, q_THK, out_THV, scratch + thread * floats);
-    }
+  cpu.pool.run(std::min<int64_t>(units, threads), 1, [&](int64_t, int64_t, int thread) {
+    for (int64_t i = next++; i < units; i = next++) run(i, thread);
   });
 }
 

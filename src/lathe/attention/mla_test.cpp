@@ -4,6 +4,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
+#include <cstring>
+#include <numeric>
+
 #include "support/compare.h"
 #include "support/mla_problem.h"
 
@@ -245,6 +249,89 @@ TEST(Mla, HundredSequencesInOneStep) {
     MlaProblem alone = p;
     alone.x.assign(p.x.begin() + static_cast<int64_t>(i * d), p.x.begin() + static_cast<int64_t>((i + 1) * d));
     testing::expect_same_bits(std::span(out).subspan(i * d, d), run_mla(alone, {.expanded_until = i % 3 == 0 ? 1 : 0}));
+  }
+}
+
+// Prompts that go on from the same pages share their expansion, those beside them do not: each is what it is alone.
+TEST(Mla, PromptsWithACommonBeginningInOneStep) {
+  constexpr int64_t kShared = 2 * kPageTokens;
+  constexpr std::array<int64_t, 6> kTokens{5, 33, 1, 70, 17, 64};  // of each sequence after the beginning
+  for (const CacheFormat format : {CacheFormat::kF16, CacheFormat::kQ8}) {
+    Rng rng(19);
+    MlaShape shape = random_shape(rng);
+    shape.num_heads = 3;
+    const auto total = std::accumulate(kTokens.begin(), kTokens.end(), int64_t{0});
+    const MlaProblem p = random_mla(shape, kShared + total, 19);
+    const MlaWeights weights = p.tensors.weights(shape);
+    const RopeTable table = RopeTable::make(p.rope);
+    const auto d = static_cast<size_t>(shape.hidden_size);
+    const auto sequence_of = [&](int64_t first) {  // the beginning, then rows from `first` on
+      MlaProblem one = p;
+      one.x.assign(p.x.begin(), p.x.begin() + kShared * shape.hidden_size);
+      one.x.insert(one.x.end(), p.x.begin() + first * shape.hidden_size, p.x.end());
+      return one;
+    };
+    testing::PagedCache common(format, shape.cache_row(), kShared, 3);
+    std::vector<testing::PagedCache> own;
+    std::vector<std::vector<std::byte*>> pages;
+    std::vector<AttentionSegment> segments;
+    std::vector<float> cos(static_cast<size_t>(total * table.pairs()));
+    std::vector<float> sin(cos.size());
+    testing::CpuBench bench(2, mla_scratch_floats(shape, std::max(kShared, total), 2));
+    std::vector<float> out(static_cast<size_t>(total) * d);
+    const auto run = [&](std::span<const AttentionSegment> parts, int64_t tokens, const float* x) {
+      mla_attention(bench.context(),
+                    {.weights = weights,
+                     .shape = shape,
+                     .segments = parts,
+                     .tokens = tokens,
+                     .x = x,
+                     .rope_cos = cos.data(),
+                     .rope_sin = sin.data(),
+                     .out = out.data()});
+    };
+    table.cos_sin_range(0,
+                        kShared,
+                        std::span(cos).first(static_cast<size_t>(kShared * table.pairs())),
+                        std::span(sin).first(static_cast<size_t>(kShared * table.pairs())));
+    const AttentionSegment beginning{.tokens = kShared, .expanded_until = kShared, .cache = common.view()};
+    run({&beginning, 1}, kShared, p.x.data());
+    int64_t row = 0;
+    for (size_t i = 0; i < kTokens.size(); ++i) {
+      const int64_t tokens = kTokens[i];
+      const auto at = static_cast<size_t>(row * table.pairs());
+      const auto size = static_cast<size_t>(tokens * table.pairs());
+      table.cos_sin_range(kShared, tokens, std::span(cos).subspan(at, size), std::span(sin).subspan(at, size));
+      own.emplace_back(format, shape.cache_row(), kShared + tokens, i);
+      // The third one has pages of its own with the same content, the fifth shares a page only.
+      std::vector<std::byte*> mine(own.back().view().pages.begin(), own.back().view().pages.end());
+      const size_t shared = i == 2 ? 0 : i == 4 ? 1 : 2;
+      for (size_t page = 0; page < shared; ++page) mine[page] = common.view().pages[page];
+      pages.push_back(std::move(mine));
+      CacheView cache = own.back().view();
+      cache.pages = pages.back();
+      for (int64_t position = static_cast<int64_t>(shared) * kPageTokens; position < kShared; ++position) {
+        std::memcpy(cache.row(position), common.view().row(position), static_cast<size_t>(cache.row_bytes()));
+      }
+      segments.push_back({.first_row = row,
+                          .tokens = tokens,
+                          .position = kShared,
+                          .expanded_until = kShared + (i == 3 ? 40 : tokens),
+                          .cache = cache});
+      row += tokens;
+    }
+    for (size_t i = 0; i < segments.size(); ++i) segments[i].cache.pages = pages[i];
+    run(segments, total, p.x.data() + kShared * shape.hidden_size);
+    for (const AttentionSegment& segment : segments) {
+      SCOPED_TRACE(segment.first_row);
+      MlaProblem alone = sequence_of(kShared + segment.first_row);
+      alone.x.resize(static_cast<size_t>(kShared + segment.tokens) * d);
+      const std::vector<float> expected =
+          run_mla(alone, {.expanded_until = segment.expanded_until, .chunk = kShared, .cache_type = format});
+      testing::expect_same_bits(
+          std::span(out).subspan(static_cast<size_t>(segment.first_row) * d, static_cast<size_t>(segment.tokens) * d),
+          std::span(expected).subspan(static_cast<size_t>(kShared) * d));
+    }
   }
 }
 

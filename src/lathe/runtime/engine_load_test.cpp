@@ -211,10 +211,17 @@ TEST(EngineLoad, TheCountersTellWhatHappened) {
   turn.cache_scope = 0;
   turn.prompt_logprobs = 0;
   EXPECT_EQ(generate(*engine, turn).cached_prompt_tokens, 0) << "every row of the prompt is needed";
+  // It parts from the others in the middle of a page.
+  Request parting = request;
+  parting.prompt.resize(150);
+  parting.prompt.insert(parting.prompt.end(), 10, (request.prompt[150] + 1) % 3);
+  const Completion parted = generate(*engine, parting);
+  EXPECT_EQ(parted.cached_prompt_tokens, 150);
+  expect_same(parted, generate(*models.plain, parting));
   const EngineStats stats = engine->stats();
-  EXPECT_EQ(stats.prompt_tokens, 2 * 200 + 260 + 261 + 220 + 3 * 230);
-  EXPECT_EQ(stats.cached_prompt_tokens, 192 + 256 + 192 + 192);
-  EXPECT_EQ(stats.generated_tokens, 80);
+  EXPECT_EQ(stats.prompt_tokens, 2 * 200 + 260 + 261 + 220 + 3 * 230 + 160);
+  EXPECT_EQ(stats.cached_prompt_tokens, 192 + 256 + 192 + 192 + 150);
+  EXPECT_EQ(stats.generated_tokens, 90);
   EXPECT_EQ(stats.pages, 16);
   EXPECT_EQ(stats.free_pages + stats.cached_pages, 16);
 }

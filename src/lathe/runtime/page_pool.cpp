@@ -80,6 +80,15 @@ void PagePool::keep(const std::byte* page) {
   kept_[index] = true;
 }
 
+void PagePool::copy_rows(const std::byte* from, std::byte* to, int64_t rows) const {
+  LATHE_CHECK(rows <= kPageTokens && references_[index_of(to)] == 1 && from != to);
+  const int64_t bytes = rows * cache_row_bytes(layout_.format, layout_.row_elements);
+  for (int64_t layer = 0; layer < layout_.layers; ++layer) {
+    const int64_t offset = layer * layout_.layer_bytes();
+    std::memcpy(to + offset, from + offset, static_cast<size_t>(bytes));
+  }
+}
+
 bool SequenceCache::reserve(int64_t tokens) {
   while (static_cast<int64_t>(pages_.size()) < pages_for(tokens)) {
     std::byte* page = pool_->acquire();

@@ -43,6 +43,9 @@ class PagePool {
   // Kept pages without a reference.
   int64_t kept_pages() const { return static_cast<int64_t>(unused_.size()); }
 
+  // The first `rows` positions of a page with a reference become those of `from`, in every layer.
+  void copy_rows(const std::byte* from, std::byte* to, int64_t rows) const;
+
   // 0 to pages() - 1, for tables beside the pool.
   size_t index_of(const std::byte* page) const;
 

@@ -5,6 +5,7 @@
 
 #include <numeric>
 #include <optional>
+#include <utility>
 
 namespace lathe {
 namespace {
@@ -48,6 +49,32 @@ TEST(PrefixCache, EverythingThatDecidesTheRowsTellsPagesApart) {
   const CachedPage form = bench.cache->insert({.expanded = true, .ids = ids}, bench.pool.acquire());
   EXPECT_NE(form.id, first.id);
   EXPECT_EQ(bench.cache->find({.expanded = true, .ids = ids}).page, form.page);
+}
+
+TEST(PrefixCache, ThePageThatAgreesLongestLendsItsFirstRows) {
+  Bench bench(4);
+  std::vector<int32_t> ids = ids_from(0);
+  std::vector<std::byte*> pages;
+  for (const size_t differs_at : {60, 40, 50}) {
+    std::vector<int32_t> other = ids;
+    other[differs_at] = -1;
+    pages.push_back(bench.pool.acquire());
+    bench.cache->insert({.ids = other}, pages.back());
+  }
+  const auto rows = [&](const PrefixKey& key) {
+    const CachedRows found = bench.cache->find_rows(key);
+    return std::pair(found.page, found.rows);
+  };
+  EXPECT_EQ(rows({.ids = ids}), (std::pair<const std::byte*, int64_t>(pages[0], 60)));
+  EXPECT_EQ(rows({.ids = std::span(ids).first(20)}).second, 20);
+  EXPECT_EQ(rows({.expanded = true, .ids = ids}).second, 0);
+  EXPECT_EQ(rows({.before = 1, .ids = ids}).second, 0);
+  EXPECT_EQ(rows({.scope = 1, .ids = ids}).second, 0);
+  EXPECT_EQ(rows({.ids = {}}).second, 0);
+  for (std::byte* page : pages) bench.pool.release(page);
+  bench.pool.acquire();
+  EXPECT_EQ(bench.pool.acquire(), pages[0]) << "given up";
+  EXPECT_EQ(rows({.ids = ids}), (std::pair<const std::byte*, int64_t>(pages[2], 50)));
 }
 
 TEST(PrefixCache, LongestUnusedPagesAreGivenUpFirstAndThoseInUseNever) {

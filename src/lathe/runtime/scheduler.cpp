@@ -72,12 +72,21 @@ bool Scheduler::take_pages(Sequence& sequence) {
   return false;
 }
 
-PrefixKey Scheduler::key_of(const Sequence& sequence, int64_t page) const {
-  const int64_t first = page * kPageTokens;
+PrefixKey Scheduler::key_of(const Sequence& sequence, int64_t ids) const {
+  const int64_t first = sequence.published * kPageTokens;
   return {.before = sequence.last_published,
           .scope = sequence.request.cache_scope,
           .expanded = first < sequence.expanded_until,
-          .ids = std::span(sequence.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(kPageTokens))};
+          .ids = std::span(sequence.tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(ids))};
+}
+
+// The rows of all tokens before `end` are there now, and the new ones cost nothing.
+void Scheduler::computed_elsewhere(Sequence& sequence, int64_t end) const {
+  const int64_t new_prompt_tokens = std::min(end, sequence.prompt_tokens()) - sequence.computed;
+  if (sequence.first_token_at == 0.0 && new_prompt_tokens > 0) {
+    sequence.completion.cached_prompt_tokens += new_prompt_tokens;
+  }
+  sequence.computed = end;
 }
 
 // Takes over cached pages that continue what the sequence has computed, but never the row of its last token, whose
@@ -88,21 +97,31 @@ void Scheduler::take_prefix(Sequence& sequence) {
     const int64_t page = sequence.published;
     const int64_t end = (page + 1) * kPageTokens;
     if (end >= static_cast<int64_t>(sequence.tokens.size()) || end <= sequence.computed) return;
-    const CachedPage found = prefixes_->find(key_of(sequence, page));
+    const CachedPage found = prefixes_->find(key_of(sequence));
     if (found.id == 0) return;
     if (page < static_cast<int64_t>(sequence.cache.pages().size())) {
       sequence.cache.share_instead(static_cast<size_t>(page), found.page);
     } else {
       sequence.cache.share(found.page);
     }
-    const int64_t new_prompt_tokens = std::min(end, sequence.prompt_tokens()) - sequence.computed;
-    if (sequence.first_token_at == 0.0 && new_prompt_tokens > 0) {
-      sequence.completion.cached_prompt_tokens += new_prompt_tokens;
-    }
-    sequence.computed = end;
+    computed_elsewhere(sequence, end);
     sequence.published = page + 1;
     sequence.last_published = found.id;
   }
+}
+
+// Where the sequence leaves a cached page in its middle, copies the rows before into its own page. Looked for at the
+// first row of a page only: prompts move on by more than a row at a time.
+void Scheduler::copy_prefix(Sequence& sequence) {
+  const int64_t first = sequence.published * kPageTokens;
+  if (prefixes_ == nullptr || sequence.wants_prompt_logprobs() || sequence.computed != first ||
+      sequence.uncomputed() <= 1) {
+    return;
+  }
+  const CachedRows found = prefixes_->find_rows(key_of(sequence, std::min(kPageTokens, sequence.uncomputed() - 1)));
+  if (found.rows == 0) return;
+  pool_.copy_rows(found.page, sequence.cache.pages()[static_cast<size_t>(sequence.published)], found.rows);
+  computed_elsewhere(sequence, first + found.rows);
 }
 
 void Scheduler::publish(Sequence& sequence) {
@@ -110,7 +129,7 @@ void Scheduler::publish(Sequence& sequence) {
   while ((sequence.published + 1) * kPageTokens <= sequence.computed) {
     const auto page = static_cast<size_t>(sequence.published);
     std::byte* own = sequence.cache.pages()[page];
-    const CachedPage cached = prefixes_->insert(key_of(sequence, sequence.published), own);
+    const CachedPage cached = prefixes_->insert(key_of(sequence), own);
     // Somebody else computed the same meanwhile: both use one page, so that a page's predecessors are in use with it.
     if (cached.page != own) sequence.cache.share_instead(page, cached.page);
     sequence.last_published = cached.id;
@@ -191,6 +210,7 @@ void Scheduler::next_batch(Batch& batch) {
   for (const std::unique_ptr<Sequence>& sequence : running_) {
     sequence->drafts.clear();
     take_prefix(*sequence);  // what another request has computed since
+    copy_prefix(*sequence);
   }
   int64_t extra_logits = limits_.extra_logits;
   share_out(shares_, limits_.batch_tokens, extra_logits);

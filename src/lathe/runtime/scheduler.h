@@ -115,8 +115,11 @@ class Scheduler {
   void admit();
   bool take_pages(Sequence& sequence);
   void take_prefix(Sequence& sequence);
+  void copy_prefix(Sequence& sequence);
+  void computed_elsewhere(Sequence& sequence, int64_t end) const;
   void publish(Sequence& sequence);
-  PrefixKey key_of(const Sequence& sequence, int64_t page) const;
+  // Of page `published` of the sequence, by its first `ids` ids.
+  PrefixKey key_of(const Sequence& sequence, int64_t ids = kPageTokens) const;
   void share_out(std::vector<int64_t>& shares, int64_t budget, int64_t& extra_logits) const;
   int64_t draft(Sequence& sequence, int64_t most) const;
   void add_chunk(Batch& batch, Sequence& sequence, int64_t tokens) const;
