@@ -8,7 +8,8 @@ The servers take turns, started anew in each round, so that both meet the same m
 from --seed: a common beginning of --prefix and an end of --suffix of their own. In each round, for each number of
 streams: the beginning is computed once, then all streams start at the same time ("warm"). llama-server's slots do not
 share a beginning; it is computed in one and copied to the others by way of a file, which costs it nothing here. With
---cold the streams also start on an empty cache. Answers have --tokens tokens, greedy, whatever they say.
+--cold the streams also start on an empty cache. Answers have --tokens tokens, drawn from the 40 likeliest with a seed for
+each stream, so that streams part and, in models with experts, want experts of their own.
 
 Medians of the rounds count. Exits with 1 when a server fails.
 """
@@ -61,6 +62,7 @@ class Server:
 
     async def ready(self):
         await self.process.wait_for_health(self.port, START_SECONDS)
+        await asyncio.sleep(self.options.settle)
 
     def stop(self):
         self.process.stop(30)
@@ -87,10 +89,11 @@ class Server:
         for slot in range(1, streams):
             await self.post(f"/slots/{slot}?action=restore", {"filename": "prefix"})
 
-    async def stream(self, prompt):
+    async def stream(self, prompt, seed):
         """(start, [times of events with text], end)."""
-        body = {"prompt": prompt, "max_tokens": self.options.tokens, "temperature": 0, "ignore_eos": True, "stream": True,
-                "stream_options": {"include_usage": True}, "cache_prompt": True}
+        body = {"prompt": prompt, "max_tokens": self.options.tokens, "ignore_eos": True, "stream": True, "temperature": 1,
+                "top_k": 40, "top_p": 1, "min_p": 0, "seed": seed, "stream_options": {"include_usage": True},
+                "cache_prompt": True}
         if self.name == "lathe":
             del body["cache_prompt"]
         connection = Connection("127.0.0.1", self.port)
@@ -112,7 +115,7 @@ class Server:
 
     async def measure(self, prefix, randomness, streams):
         prompts = [prefix + ids(randomness, self.options.suffix, self.options) for _ in range(streams)]
-        done = await asyncio.gather(*[self.stream(prompt) for prompt in prompts])
+        done = await asyncio.gather(*[self.stream(prompt, seed) for seed, prompt in enumerate(prompts)])
         wall = max(end for _, _, end in done) - min(begin for begin, _, _ in done)
         return {"rate": streams * self.options.tokens / wall,
                 "first": [times[0] - begin for begin, times, _ in done],
@@ -181,6 +184,7 @@ def parse_arguments():
     parser.add_argument("--suffix", type=int, default=28)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--settle", type=float, default=15.0, help="seconds after a start for what goes on in the background")
     parser.add_argument("--cold", action="store_true", help="also with an empty cache")
     parser.add_argument("--vocab", type=int, default=4000, help="ids of prompts are below")
     parser.add_argument("--seed", type=int, default=1)

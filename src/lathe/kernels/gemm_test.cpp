@@ -205,6 +205,11 @@ std::vector<Case> awkward_cases(uint64_t seed) {
       cases.push_back({.dtype = dtype, .rows = 9, .cols = 1100, .tokens = tokens, .row_end = 9, .x_padding = 3});
       cases.push_back({.dtype = dtype, .rows = 150, .cols = 300, .tokens = tokens, .row_begin = 119, .row_end = 141});
     }
+    for (const bool accumulate : {false, true}) {  // stretches of 256 decoded rows
+      Case c{.dtype = dtype, .rows = 530, .cols = 37, .tokens = 13, .row_begin = 3, .row_end = 530};
+      c.accumulate = accumulate;
+      cases.push_back(c);
+    }
     cases.push_back({.dtype = dtype, .rows = 4, .cols = 0, .tokens = 3, .row_end = 4});
     cases.push_back({.dtype = dtype, .rows = 4, .cols = 20, .tokens = 3, .row_begin = 2, .row_end = 2});
     cases.push_back({.dtype = dtype, .rows = 300, .cols = 16, .tokens = 2, .row_begin = 130, .row_end = 131});

@@ -4,6 +4,7 @@
 
 #include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/int16-inl.h"
+#include "lathe/kernels/token_tiles-inl.h"
 
 namespace lathe {
 namespace {
@@ -105,9 +106,63 @@ void transposed_tokens(const GemmTransposedArgs& args, const Weights& weights, i
   }
 }
 
+constexpr int64_t kDecodedRows = 256;
+constexpr int kDecodedTokens = 6;  // of a tile: with AVX2 twelve accumulators of half a vector
+
+// Sixteen columns from `column`, decoded, `rows` of them, times kTokens tokens, added to y (or set).
+template <int kTokens>
+LATHE_INLINE void decoded_tile(
+    const GemmTransposedArgs& args, const float* decoded, const float* x, int64_t rows, bool set, float* y) {
+  F32x16 sum[kTokens];
+  LATHE_UNROLL
+  for (int t = 0; t < kTokens; ++t) sum[t] = set ? zero() : load(y + t * args.y_stride);
+  for (int64_t row = 0; row < rows; ++row, ++x) {
+    const F32x16 weight = load(decoded + row * kLanes);
+    LATHE_UNROLL
+    for (int t = 0; t < kTokens; ++t) sum[t] = fma(weight, broadcast(x[t * args.x_stride]), sum[t]);
+  }
+  LATHE_UNROLL
+  for (int t = 0; t < kTokens; ++t) store(y + t * args.y_stride, sum[t]);
+}
+
+// Many tokens: sixteen columns at a time are decoded once for all of them, a stretch of rows that stays in the first
+// cache.
+template <DType kType>
+void transposed_decoded(const GemmTransposedArgs& args, const Weights& weights) {
+  alignas(64) float decoded[kDecodedRows * kLanes];
+  const int64_t whole = args.w.cols / kLanes * kLanes;
+  for (int64_t column = 0; column < whole; column += kLanes) {
+    for (int64_t first = args.row_begin; first < args.row_end; first += kDecodedRows) {
+      const int64_t rows = args.row_end - first < kDecodedRows ? args.row_end - first : kDecodedRows;
+      const std::byte* w = weights.data + first * weights.stride;
+      for (int64_t row = 0; row < rows; ++row, w += weights.stride) {
+        F32x16 weight = decode_columns<kType>(w, column);
+        if constexpr (kType == DType::kF8E4M3) {
+          weight = mul(weight, broadcast(block_scale(weights, first + row, column)));
+        }
+        store(decoded + row * kLanes, weight);
+      }
+      const float* x = args.x + (first - args.row_begin);
+      const bool set = first == args.row_begin && !args.accumulate;
+      for_token_tiles<kDecodedTokens>(0, args.tokens, [&]<int kTokens>(int64_t token) {
+        decoded_tile<kTokens>(
+            args, decoded, x + token * args.x_stride, rows, set, args.y + token * args.y_stride + column);
+      });
+    }
+  }
+  if (whole == args.w.cols) return;
+  for (int64_t token = 0; token < args.tokens; ++token) {
+    transposed_tile<kType, 1, 1, true>(args, weights, whole, args.w.cols - whole, token);
+  }
+}
+
 template <DType kType>
 LATHE_INLINE void gemm_transposed_typed(const GemmTransposedArgs& args) {
   const Weights weights = read_weights<kType>(args.w);
+  if (args.tokens >= 2 * kDecodedTokens && args.row_end > args.row_begin) {
+    transposed_decoded<kType>(args, weights);
+    return;
+  }
   int64_t token = 0;
   for (; token + kTileTokens <= args.tokens; token += kTileTokens) {
     transposed_tokens<kType, kTileColumns, kTileTokens>(args, weights, token);

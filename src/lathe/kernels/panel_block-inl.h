@@ -7,6 +7,7 @@
 
 #include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/token_tiles-inl.h"
 #include "lathe/tensor/panels.h"
 
 namespace lathe {
@@ -278,24 +279,6 @@ LATHE_INLINE void store_sums(const PanelOutput& out, const F32x16 (&sum)[kTokens
 template <DType kFormat>
 constexpr int64_t kChunkBytesOf =
     panel_layout(kFormat).scale_bytes + panel_layout(kFormat).blocks * panel_layout(kFormat).block_bytes;
-
-// Calls body.template operator()<n>(token) for tiles of n tokens that cover [begin, end), large ones first.
-template <int kTile, class Body>
-LATHE_INLINE void for_token_tiles(int64_t begin, int64_t end, const Body& body) {
-  int64_t token = begin;
-  for (; end - token >= kTile; token += kTile) body.template operator()<kTile>(token);
-  if constexpr (kTile > 3) {
-    if (end - token >= 3) {
-      body.template operator()<3>(token);
-      token += 3;
-    }
-  }
-  if (end - token >= 2) {
-    body.template operator()<2>(token);
-    token += 2;
-  }
-  if (end > token) body.template operator()<1>(token);
-}
 
 // All panels of the call.
 template <DType kFormat>

@@ -11,22 +11,28 @@
 namespace lathe {
 namespace {
 
+// Asks for what lies kPanelPrefetch bytes past block b of a chunk. Lines are asked for block by block, in step with
+// their use: a processor has room for some twenty requests at a time.
+template <DType kFormat>
+LATHE_INLINE void prefetch_panel(const std::byte* chunk, int64_t b) {
+  constexpr int64_t kBlocks = panel_layout(kFormat).blocks;
+  constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kBlocks + 63) / 64 * 64;
+  const std::byte* ahead = chunk + kChunkBytesOf<kFormat> * b / kBlocks;
+  LATHE_UNROLL
+  for (int64_t line = 0; line < kAhead; line += 64) {
+    prefetch(reinterpret_cast<uintptr_t>(ahead) + static_cast<uintptr_t>(kPanelPrefetch + line));
+  }
+}
+
 // One panel times one token, read where it lies.
 template <DType kFormat>
 void panel_row(const std::byte* panel, const ActivationRow& x, int64_t blocks, const PanelOutput& out) {
   constexpr PanelLayout kLayout = panel_layout(kFormat);
   F32x16 sum[1][1] = {{zero()}};
   const std::byte* chunk = panel;
-  // Lines are asked for block by block, in step with their use: a processor has room for some twenty requests at a
-  // time.
-  constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kLayout.blocks + 63) / 64 * 64;
   for (int64_t index = 0; index < blocks; chunk += kChunkBytesOf<kFormat>) {
     for (int64_t b = 0; b < kLayout.blocks && index < blocks; ++b, ++index) {
-      const std::byte* ahead = chunk + kChunkBytesOf<kFormat> * b / kLayout.blocks;
-      LATHE_UNROLL
-      for (int64_t line = 0; line < kAhead; line += 64) {
-        prefetch(reinterpret_cast<uintptr_t>(ahead) + static_cast<uintptr_t>(kPanelPrefetch + line));
-      }
+      prefetch_panel<kFormat>(chunk, b);
       panel_block<kFormat, 1, 1>(chunk, 0, b, RowBlock{x, index}, sum);
     }
   }
@@ -48,6 +54,8 @@ __attribute__((noinline)) void packed_tile(const std::byte* panel,
   const std::byte* chunk = panel + first / kLayout.blocks * kChunkBytesOf<kFormat>;
   for (int64_t index = first; index < last; chunk += kChunkBytesOf<kFormat>) {
     for (int64_t b = 0; b < kLayout.blocks && index < last; ++b, ++index, gathered += kTokens * kGatheredBytes) {
+      // So few tokens are quicker than the memory that the panel comes from.
+      if constexpr (kPanels == 1 && kTokens <= 3) prefetch_panel<kFormat>(chunk, b);
       panel_block<kFormat, kPanels, kTokens>(chunk, stride, b, GatheredBlock<kTokens>{gathered}, sum);
     }
   }
