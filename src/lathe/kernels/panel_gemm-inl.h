@@ -11,19 +11,6 @@
 namespace lathe {
 namespace {
 
-// Asks for what lies kPanelPrefetch bytes past block b of a chunk. Lines are asked for block by block, in step with
-// their use: a processor has room for some twenty requests at a time.
-template <DType kFormat>
-LATHE_INLINE void prefetch_panel(const std::byte* chunk, int64_t b) {
-  constexpr int64_t kBlocks = panel_layout(kFormat).blocks;
-  constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kBlocks + 63) / 64 * 64;
-  const std::byte* ahead = chunk + kChunkBytesOf<kFormat> * b / kBlocks;
-  LATHE_UNROLL
-  for (int64_t line = 0; line < kAhead; line += 64) {
-    prefetch(reinterpret_cast<uintptr_t>(ahead) + static_cast<uintptr_t>(kPanelPrefetch + line));
-  }
-}
-
 // One panel times one token, read where it lies.
 template <DType kFormat>
 void panel_row(const std::byte* panel, const ActivationRow& x, int64_t blocks, const PanelOutput& out) {

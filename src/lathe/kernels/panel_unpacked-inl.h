@@ -54,6 +54,7 @@ void unpack_panel(const std::byte* panel, int64_t first, int64_t last, UnpackedP
   std::byte* to = out.integers;
   for (int64_t index = first; index < last; chunk += kLayout.chunk_bytes()) {
     for (int64_t b = 0; b < kLayout.blocks && index < last; ++b, ++index, to += kUnpackedBytes<kFormat>) {
+      prefetch_panel<kFormat>(chunk, b);
       const std::byte* integers = chunk + kLayout.scale_bytes + b * kLayout.block_bytes;
       BlockScales scales;
       load_scales<kFormat>(chunk, b, scales);
