@@ -99,6 +99,7 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
                                           .on_finished = std::move(on_finished),
                                           .sampler = std::move(sampler),
                                           .text = std::move(text),
+  std::vector<int32_t> stop_tokens = s.stop_tokens(request);
                                           .cache = SequenceCache(*s.pages),
                                           .length_limit = limit,
                                           .expanded_until = has_forms ? canonical_expanded_until(prompt) : 0,
@@ -107,6 +108,7 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   sequence->tokens = sequence->request.prompt;
   sequence->completion.prompt_tokens = prompt;
   if (sequence->request.prompt_logprobs >= 0) {
+                                          .stop_tokens = std::move(stop_tokens),
     sequence->completion.prompt_logprobs.push_back({.id = sequence->tokens.front(), .logprob = 0.0, .top = {}});
   }
   s.scheduler->add(std::move(sequence));
@@ -130,12 +132,25 @@ bool Engine::State::is_cancelled(RequestId id) const {
   return std::ranges::find(cancelled, id) != cancelled.end();
 }
 
-bool Engine::State::is_stop_token(const Sequence& sequence, int32_t id) const {
-  const auto contains = [id](const auto& list) { return std::ranges::find(list, id) != list.end(); };
-  if (contains(sequence.request.stop_token_ids)) return true;
-  if (sequence.request.ignore_eos) return false;
-  return contains(config.eos_token_ids) || contains(defaults.eos_token_ids) ||
-         (tokenizer && tokenizer->eos_id() && *tokenizer->eos_id() == id);
+std::vector<int32_t> Engine::State::eos_ids() const {
+  std::vector<int32_t> out;
+  for (const std::vector<int64_t>* ids : {&config.eos_token_ids, &defaults.eos_token_ids}) {
+    for (const int64_t id : *ids) {
+      if (id >= 0 && id < config.vocab_size) out.push_back(static_cast<int32_t>(id));
+    }
+  }
+  if (tokenizer && tokenizer->eos_id()) out.push_back(*tokenizer->eos_id());
+  return out;
+}
+
+std::vector<int32_t> Engine::eos_ids() const {
+  return state_->eos_ids();
+}
+
+std::vector<int32_t> Engine::State::stop_tokens(const Request& request) const {
+  std::vector<int32_t> out = request.ignore_eos ? std::vector<int32_t>() : eos_ids();
+  out.insert(out.end(), request.stop_token_ids.begin(), request.stop_token_ids.end());
+  return out;
 }
 
 void Engine::State::fail(RequestId id, Error error) {
@@ -168,14 +183,17 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
   };
   const auto emit = [&](const std::string& text) {
     sequence.completion.text += text;
-    return !sequence.request.on_token || sequence.request.on_token({token, text, sequence.completion.prompt_logprobs});
+    return !sequence.request.on_token ||
+           sequence.request.on_token({token, text, is_stop_token, sequence.completion.prompt_logprobs});
   };
-  if (is_stop_token(sequence, token.id)) {
+  ++totals.generated_tokens;
+  ++sequence.completion.completion_tokens;
+  if (is_stop_token) {
     const std::string rest = sequence.text.finish();
     if (!rest.empty()) emit(rest);
+  const bool is_stop_token = std::ranges::find(sequence.stop_tokens, token.id) != sequence.stop_tokens.end();
     return end(FinishReason::kStop, str("token ", token.id));
   }
-  ++totals.generated_tokens;
   sequence.tokens.push_back(token.id);
   sequence.completion.tokens.push_back(token);
   std::string text = sequence.text.push(token.id);

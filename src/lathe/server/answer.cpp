@@ -118,6 +118,8 @@ void Answer::finish(Choice& choice, size_t index, const Completion& completion) 
   ++finished_;
   choice.finish_reason = completion.finish_reason == FinishReason::kLength ? "length" : "stop";
   usage_.reasoning_tokens += choice.splitter.reasoning_tokens();
+  // The tokens of the text came in updates; the one that ended the answer counts, too.
+  usage_.completion_tokens += completion.completion_tokens - std::ssize(completion.tokens);
   if (!choice.message.tool_calls.empty() && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
   if (!stream_) choice.prompt_tokens = completion.prompt_logprobs;
   // A prompt counts once, however many answers it has.
@@ -126,7 +128,7 @@ void Answer::finish(Choice& choice, size_t index, const Completion& completion) 
     timings_.cached_tokens += completion.cached_prompt_tokens;
     timings_.prompt_tokens += completion.prompt_tokens - completion.cached_prompt_tokens;
   }
-  timings_.predicted_tokens += std::ssize(completion.tokens);
+  timings_.predicted_tokens += completion.completion_tokens;
   timings_.queue_s = std::max(timings_.queue_s, completion.queued_s);
   timings_.prompt_s = std::max(timings_.prompt_s, completion.prefill_s - completion.queued_s);
   timings_.predicted_s = std::max(timings_.predicted_s, completion.decode_s);

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -178,6 +179,34 @@ TEST_F(ApiTest, StreamsWhatItAnswersWhole) {
   EXPECT_TRUE(events.back().find("choices")->as_array().empty());
   EXPECT_EQ(events.back().find("usage")->find("completion_tokens")->as_int(), 12);
   EXPECT_EQ(whole.find("usage")->dump(), events.back().find("usage")->dump());
+}
+
+// Whether or not it releases text that was held back for a stop string.
+TEST_F(ApiTest, TheTokenThatEndsAnAnswerCounts) {
+  open();
+  const Json whole = finished(call(kCompletions, str(kStory, R"(, "return_token_ids": true})")));
+  std::vector<int64_t> ids;
+  for (const Json& id : whole.find("choices")->as_array().front().find("token_ids")->as_array()) {
+    ids.push_back(id.as_int());
+  }
+  ptrdiff_t end = 4;  // a token that did not come before
+  while (std::find(ids.begin(), ids.begin() + end, ids[static_cast<size_t>(end)]) != ids.begin() + end) ++end;
+  const int64_t stop_id = ids[static_cast<size_t>(end)];
+  const std::string last = engine_->tokenizer()->token_bytes(static_cast<int32_t>(ids[static_cast<size_t>(end - 1)]));
+  const int64_t expected = end + 1;
+  for (const std::string& stop : {std::string("zzz"), last + "zzz"}) {
+    const std::string body =
+        str(kStory, R"(, "stop_token_ids": [)", stop_id, R"(], "return_token_ids": true, "stop": )", Json(stop).dump());
+    const Json answer = finished(call(kCompletions, body + "}"));
+    const Json& choice = answer.find("choices")->as_array().front();
+    EXPECT_EQ(choice.find("finish_reason")->as_string(), "stop");
+    EXPECT_EQ(std::ssize(choice.find("token_ids")->as_array()), end);
+    EXPECT_EQ(answer.find("usage")->find("completion_tokens")->as_int(), expected) << stop;
+    EXPECT_EQ(answer.find("timings")->find("predicted_n")->as_int(), expected) << stop;
+    const auto wire = call(kCompletions, body + R"(, "stream": true, "stream_options": {"include_usage": true}})");
+    finished(wire);
+    EXPECT_EQ(wire->events().back().find("usage")->dump(), answer.find("usage")->dump()) << stop;
+  }
 }
 
 TEST_F(ApiTest, StreamsEveryTokenId) {

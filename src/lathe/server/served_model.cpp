@@ -60,16 +60,6 @@ std::vector<int32_t> find_special_markers(const Tokenizer& tokenizer) {
   return out;
 }
 
-// The tokens that end an answer, as the engine sees it.
-std::vector<int32_t> end_ids(const Engine& engine) {
-  std::vector<int32_t> out;
-  for (const std::vector<int64_t>* ids : {&engine.config().eos_token_ids, &engine.defaults().eos_token_ids}) {
-    for (const int64_t id : *ids) out.push_back(static_cast<int32_t>(id));
-  }
-  if (const std::optional<int32_t> eos = engine.tokenizer()->eos_id()) out.push_back(*eos);
-  return out;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<const ServedModel>> ServedModel::open(
@@ -98,7 +88,7 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
     model->longest_token = std::max(model->longest_token, std::ssize(model->tokenizer->token_bytes(token)));
   }
   model->constraints =
-      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, end_ids(engine));
+      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, engine.eos_ids());
   model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
   return std::unique_ptr<const ServedModel>(std::move(model));
 }
