@@ -140,6 +140,17 @@ class Contract(unittest.TestCase):
         self.assertEqual(stopped["finish_reason"], "stop")
         self.assertEqual(stopped["text"], answer["text"][:3])
 
+    def test_least_tokens_and_what_counts(self):
+        model = SOURCE / "models/storyteller"
+        eos = json.loads((model / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+        arguments = ["generate", "-m", model, "-p", "The king", "-n", "9", "--logit-bias", f"{eos}=100", "--json", "-q"]
+        for least, extra in ((0, []), (3, ["--min-tokens", "3"])):
+            answer = json.loads(self.run_program(*arguments, *extra))
+            self.assertEqual((len(answer["token_ids"]), answer["finish_reason"]), (least, "stop"))
+            self.assertEqual(answer["usage"]["completion_tokens"], least + 1)
+            self.assertNotIn(eos, answer["token_ids"])
+        self.assertIn("min_tokens", self.error_of(*arguments, "--min-tokens", "10", code=2))
+
     def test_inspect_json(self):
         facts = json.loads(self.run_program("inspect", SOURCE / "tests/golden/configs/deepseek-v2.json", "--json"))
         self.assertEqual(facts["architecture"], "DeepseekV2ForCausalLM")

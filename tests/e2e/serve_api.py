@@ -111,6 +111,19 @@ class Answers(unittest.TestCase):
         events = list(SERVER.stream(TEXT, {"prompt": PROMPT, "max_tokens": 48, "temperature": 0, "stop": ["zzzz", stop]}))
         self.assertEqual(joined(events), answer["text"])
 
+    def test_least_tokens(self):
+        whole = self.ask(max_tokens=48, return_token_ids=True)["choices"][0]
+        stops = {"stop_token_ids": whole["token_ids"][:3], "return_token_ids": True}
+        self.assertEqual(self.ask(**stops)["choices"][0]["token_ids"], [])
+        answer = self.ask(**stops, min_tokens=20)["choices"][0]
+        self.assertGreaterEqual(len(answer["token_ids"]), 20)
+        self.assertFalse(set(stops["stop_token_ids"]) & set(answer["token_ids"]))
+        # A stop string that is in the first tokens and comes again ends the answer there.
+        text = whole["text"]
+        early = self.ask(max_tokens=48, stop=" ", min_tokens=10)["choices"][0]
+        self.assertTrue(text.startswith(early["text"]) and " " in early["text"], early)
+        self.assertEqual((early["finish_reason"], text[len(early["text"])]), ("stop", " "))
+
     def test_many_answers_and_prompts(self):
         answer = self.ask(n=3, temperature=1, seed=5, prompt=[PROMPT, "The queen"])
         self.assertEqual([c["index"] for c in answer["choices"]], list(range(6)))

@@ -70,6 +70,7 @@ def bad_fields():
         "frequency_penalty": ["0", -2.1, 2.1, []],
         "repetition_penalty": ["1", 0, -1, 1e9],
         "repeat_penalty": [0],
+        "min_tokens": ["1", -1, 2, 2**31, 1.5, True],
         "seed": ["1", 1.5, 2**64, 1e30, [], True],
         "n": ["1", 0, -1, 129, 2**31, 2**63, 1e18, 1.5, True, [1]],
         "stream": ["true", 1, 0, [], {}],
@@ -114,7 +115,7 @@ def bad_fields():
                   {"type": "json_schema", "json_schema": {"name": "x"}},
                   {"type": "json_schema", "json_schema": {"name": "x", "schema": "{}"}}):
         yield CHAT, chat(response_format=value), "response_format.json_schema"
-    for name in ("suffix", "grammar", "functions", "guided_json", "min_tokens", "structured_outputs"):
+    for name in ("suffix", "grammar", "functions", "guided_json", "structured_outputs"):
         yield TEXT, text(**{name: "x"}), name
     yield TEXT, text(n=2, best_of=5), "best_of"
     yield TEXT, text(best_of=2**40), "best_of"

@@ -85,6 +85,7 @@ Result<int> generate(const GenerateOptions& o) {
   request.prompt = prompt;
   request.sampling = std::move(sampling);
   request.max_tokens = o.max_tokens.value_or(-1);
+  request.min_tokens = o.min_tokens;
   request.stop = o.stop;
   request.ignore_eos = o.ignore_eos;
   const bool streams = !o.engine.json && engine->tokenizer() != nullptr;

@@ -134,6 +134,8 @@ template <class Options>
 void add_answer_flags(CLI::App& app, Options& o) {
   option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")
       ->check(whole(0, kMaxTokens));
+  option(app, "--min-tokens", o.min_tokens, "Tokens before which no end-of-sequence token or --stop ends the answer")
+      ->check(whole(0, kMaxTokens));
   option(app, "--stop", o.stop, "Text that ends the answer; may be repeated")->allow_extra_args(false);
   flag(app, "--ignore-eos", o.ignore_eos, "Go on after the end-of-sequence token");
 }

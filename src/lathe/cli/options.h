@@ -48,6 +48,7 @@ struct RunOptions {
   std::optional<std::string> chat_template;  // file that overrides the model's template
   bool raw = false;                          // continue text even where the model has a chat template
   std::optional<int64_t> max_tokens;
+  int64_t min_tokens = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
 };
@@ -60,6 +61,7 @@ struct GenerateOptions {
   std::optional<std::string> prompt_file;
   std::optional<std::string> token_ids;  // "1,2,3" or "@FILE.json"
   std::optional<int64_t> max_tokens;
+  int64_t min_tokens = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   std::optional<int64_t> logprobs;

@@ -106,16 +106,17 @@ TEST(Options, ConversionsNeedSourceDestinationAndKind) {
 
 TEST(Options, ValuesReachTheirFields) {
   const Result<Command> parsed =
-      parse({"generate",      "-m",        "dir",     "--token-ids", "1,2",     "-n",     "7",
-             "--temperature", "0",         "--top-k", "5",           "--top-p", "0.9",    "--min-p",
-             "0.1",           "--seed",    "42",      "--stop",      "a",       "--stop", "b",
-             "--ignore-eos",  "--json",    "-t",      "2",           "-c",      "100",    "--cache-type",
-             "bf16",          "--compute", "f32",     "--logprobs",  "3"});
+      parse({"generate", "-m",         "dir", "--token-ids", "1,2", "-n",           "7",    "--temperature",
+             "0",        "--top-k",    "5",   "--top-p",     "0.9", "--min-p",      "0.1",  "--seed",
+             "42",       "--stop",     "a",   "--stop",      "b",   "--min-tokens", "3",    "--ignore-eos",
+             "--json",   "-t",         "2",   "-c",          "100", "--cache-type", "bf16", "--compute",
+             "f32",      "--logprobs", "3"});
   ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
   const auto& o = std::get<GenerateOptions>(*parsed);
   EXPECT_EQ(o.engine.model, "dir");
   EXPECT_EQ(o.token_ids, "1,2");
   EXPECT_EQ(o.max_tokens, 7);
+  EXPECT_EQ(o.min_tokens, 3);
   EXPECT_EQ(o.sampling.temperature, 0.0);
   EXPECT_EQ(o.sampling.top_k, 5);
   EXPECT_EQ(o.sampling.top_p, 0.9);

@@ -137,6 +137,7 @@ Result<Completion> RunSession::answer(const std::string& text, const std::functi
   request.sampling = sampling_;
   request.sampling.seed += turn_;
   request.max_tokens = options_.max_tokens.value_or(-1);
+  request.min_tokens = options_.min_tokens;
   request.stop = options_.stop;
   request.ignore_eos = options_.ignore_eos;
   request.on_token = [&](const TokenEvent& event) { return show(event.text) && SignalScope::caught() == 0; };

@@ -77,6 +77,7 @@ struct Request {
   std::vector<int32_t> prompt = {};  // ids, not empty
   SamplingParams sampling = {};
   int64_t max_tokens = -1;                   // new tokens; -1: until the context is full
+  int64_t min_tokens = 0;                    // at most max_tokens; before them nothing but a constraint ends the answer
   std::vector<std::string> stop = {};        // stop strings
   std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
@@ -150,8 +151,8 @@ class Engine {
   const ModelWeights& weights() const;
   const Tokenizer* tokenizer() const;  // null when the folder has no tokenizer.json
   const GenerationDefaults& defaults() const;
-  const MemoryPlan& plan() const;
   std::vector<int32_t> eos_ids() const;  // end an answer, unless a request ignores them
+  const MemoryPlan& plan() const;
   const std::vector<std::string>& warnings() const;
   int64_t context_size() const;  // positions a sequence may have
   int threads() const;

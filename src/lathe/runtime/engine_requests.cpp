@@ -54,6 +54,13 @@ Status Engine::State::check(const Request& request) const {
   if (request.max_tokens < -1) {
     return Error{Errc::kInvalidArgument, str("max_tokens: expected -1 (no limit) or more, found ", request.max_tokens)};
   }
+  if (request.min_tokens < 0) {
+    return Error{Errc::kInvalidArgument, str("min_tokens: expected 0 or more, found ", request.min_tokens)};
+  }
+  if (request.max_tokens >= 0 && request.min_tokens > request.max_tokens) {
+    return Error{Errc::kInvalidArgument,
+                 str("min_tokens: expected at most max_tokens, ", request.max_tokens, ", found ", request.min_tokens)};
+  }
   if (request.prompt_logprobs < -1 || request.prompt_logprobs > config.vocab_size) {
     return Error{
         Errc::kInvalidArgument,
@@ -92,15 +99,17 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   const int64_t drafts = request.draft_tokens < 0 ? s.draft_tokens : request.draft_tokens;
   request.draft_tokens = drafts;
   Sampler sampler(request.sampling, request.prompt, s.usable.empty() ? nullptr : &s.usable, request.constraint.get());
-  TextStream text(tokenizer(), request.stop, request.visible_special);
+  std::vector<int32_t> stop_tokens = s.stop_tokens(request);
+  if (request.min_tokens > 0) sampler.hold_back(stop_tokens, request.min_tokens);
+  TextStream text(tokenizer(), request.stop, request.visible_special, request.min_tokens);
   auto sequence =
       std::make_unique<Sequence>(Sequence{.id = id,
                                           .request = std::move(request),
                                           .on_finished = std::move(on_finished),
                                           .sampler = std::move(sampler),
                                           .text = std::move(text),
-  std::vector<int32_t> stop_tokens = s.stop_tokens(request);
                                           .cache = SequenceCache(*s.pages),
+                                          .stop_tokens = std::move(stop_tokens),
                                           .length_limit = limit,
                                           .expanded_until = has_forms ? canonical_expanded_until(prompt) : 0,
                                           .draft_window = drafts,
@@ -108,7 +117,6 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   sequence->tokens = sequence->request.prompt;
   sequence->completion.prompt_tokens = prompt;
   if (sequence->request.prompt_logprobs >= 0) {
-                                          .stop_tokens = std::move(stop_tokens),
     sequence->completion.prompt_logprobs.push_back({.id = sequence->tokens.front(), .logprob = 0.0, .top = {}});
   }
   s.scheduler->add(std::move(sequence));
@@ -181,6 +189,7 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
     finish(sequence, reason, std::move(stop_reason));
     return false;
   };
+  const bool is_stop_token = std::ranges::find(sequence.stop_tokens, token.id) != sequence.stop_tokens.end();
   const auto emit = [&](const std::string& text) {
     sequence.completion.text += text;
     return !sequence.request.on_token ||
@@ -191,7 +200,6 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
   if (is_stop_token) {
     const std::string rest = sequence.text.finish();
     if (!rest.empty()) emit(rest);
-  const bool is_stop_token = std::ranges::find(sequence.stop_tokens, token.id) != sequence.stop_tokens.end();
     return end(FinishReason::kStop, str("token ", token.id));
   }
   sequence.tokens.push_back(token.id);

@@ -234,6 +234,34 @@ TEST(Engine, EveryTokenThatWasChosenCounts) {
   }
 }
 
+TEST(Engine, LeastTokensHoldBackWhatWouldEnd) {
+  const TinyEngine engine(128);
+  const std::vector<int32_t> plain = ids_of(generate(*engine.engine, greedy_request({4, 5}, 30)));
+  Request request = greedy_request({4, 5}, 30);
+  request.stop_token_ids = {plain[0], 7};
+  request.sampling.logit_bias = {{7, 100.0}};
+  EXPECT_EQ(generate(*engine.engine, request).completion_tokens, 1);
+  request.min_tokens = 5;
+  const Completion least = generate(*engine.engine, request);
+  ASSERT_EQ(least.tokens.size(), 5u);
+  EXPECT_EQ(least.completion_tokens, 6);
+  EXPECT_EQ(least.stop_reason, "token 7");
+  for (const int32_t id : ids_of(least)) EXPECT_TRUE(id != 7 && id != plain[0]);
+  request.draft_tokens = 8;
+  EXPECT_EQ(ids_of(generate(*engine.engine, request)), ids_of(least));
+  request.min_tokens = 30;
+  EXPECT_EQ(generate(*engine.engine, request).finish_reason, FinishReason::kLength);
+  // The end comes where a constraint wants nothing else.
+  const int32_t other = plain[0] == 3 ? 4 : 3;
+  request.constraint = std::make_shared<Script>(std::vector<int32_t>{other, 7});
+  EXPECT_EQ(ids_of(generate(*engine.engine, request)), (std::vector<int32_t>{other}));
+  request.constraint = nullptr;
+  request.min_tokens = 31;
+  EXPECT_EQ(engine->generate(request).error().message, "min_tokens: expected at most max_tokens, 30, found 31");
+  request.min_tokens = -1;
+  EXPECT_EQ(engine->generate(request).error().message, "min_tokens: expected 0 or more, found -1");
+}
+
 TEST(Engine, StopTokensEndTheAnswerAndAreNotPartOfIt) {
   const TinyEngine engine(128);
   const std::vector<int32_t> all = ids_of(generate(*engine.engine, greedy_request({4, 5}, 30)));

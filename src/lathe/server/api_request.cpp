@@ -127,13 +127,19 @@ void read_response_format(FieldReader& reader, GenerationRequest& out) {
   out.schema = *schema;
 }
 
+// After the limit of tokens is known.
+void read_min_tokens(FieldReader& reader, GenerationRequest& out) {
+  if (!reader.whole("min_tokens", 0, kMaxTokens, out.min_tokens)) return;
+  if (out.max_tokens < 0 || out.min_tokens <= out.max_tokens) return;
+  reader.fail("min_tokens", str("expected at most max_tokens, ", out.max_tokens, ", found ", out.min_tokens));
+}
+
 // What other servers have and this one has not: better a clear refusal than half of an answer.
 void refuse_unsupported(FieldReader& reader) {
   for (const char* name : {"functions",
                            "function_call",
                            "audio",
                            "suffix",
-                           "min_tokens",
                            "include_stop_str_in_output",
                            "use_beam_search",
                            "length_penalty",
@@ -298,6 +304,7 @@ std::optional<ApiError> parse_chat_request(std::string_view body, const RequestL
   read_common(reader, limits, out);
   reader.whole("max_tokens", 1, kMaxTokens, out.max_tokens);
   reader.whole("max_completion_tokens", 1, kMaxTokens, out.max_tokens);
+  read_min_tokens(reader, out);
   read_chat_logprobs(reader, out);
   read_tool_fields(reader, out);
   reader.boolean("separate_reasoning", out.split_reasoning);
@@ -315,6 +322,7 @@ std::optional<ApiError> parse_completion_request(std::string_view body,
   read_common(reader, limits, out);
   out.max_tokens = 16;
   reader.whole("max_tokens", 0, kMaxTokens, out.max_tokens);
+  read_min_tokens(reader, out);
   reader.boolean("echo", out.echo);
   reader.whole("logprobs", 0, kMaxTopLogprobs, out.logprobs);
   int64_t best_of = out.n;

@@ -47,6 +47,7 @@ struct GenerationRequest {
   std::optional<uint64_t> seed = {};  // nothing: a random one
   int64_t n = 1;                      // answers per prompt
   int64_t max_tokens = -1;            // -1: until the context is full
+  int64_t min_tokens = 0;             // at most max_tokens
   std::vector<std::string> stop = {};
   std::vector<int32_t> stop_token_ids = {};
   bool ignore_eos = false;

@@ -164,6 +164,7 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
   Request out{.prompt = std::move(prompt),
               .sampling = request.sampling,
               .max_tokens = request.max_tokens,
+              .min_tokens = request.min_tokens,
               .stop = request.stop,
               .stop_token_ids = request.stop_token_ids,
               .ignore_eos = request.ignore_eos,
