@@ -382,6 +382,23 @@ class Operation(unittest.TestCase):
         # The page of the server itself.
         self.assertEqual(server.request("GET", "/v1/models", headers={**host, "Origin": "http://lathe.example"})[0], 200)
 
+    def test_the_size_of_a_step_changes_no_answer(self):
+        prompts = [[(i * 37 + seed) % 4000 + 20 for i in range(length)] for seed, length in enumerate((1, 7, 100, 300, 440))]
+        body = {"prompt": prompts, "max_tokens": 40, "temperature": 1, "seed": 3, "n": 3, "logprobs": 1}
+        wanted = SERVER.post(TEXT, body)[1]["choices"]
+        scratch = []
+        for size in (5, 130, 512):
+            server = self.serve("--batch-tokens", size)
+            self.assertEqual(server.post(TEXT, body)[1]["choices"], wanted, size)
+            if size == 5:
+                self.assertGreater(server.metrics()["engine_steps_total"], 200)
+            for number, unit in re.findall(r"memory plan: .* scratch ([\d.]+) (\wiB),", "".join(server.log)):
+                scratch.append(float(number) * {"KiB": 1, "MiB": 1024}[unit])
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(len(scratch), 3)
+        self.assertLess(scratch[0], scratch[1])
+        self.assertLess(scratch[1], scratch[2])
+
     def test_templates(self):
         server = self.serve("--chat-template", self.file("chat.jinja", TEMPLATE), "--alias", "teller")
         body = {"messages": [{"role": "developer", "content": "S"}, {"role": "user", "content": "Hi"}]}

@@ -212,6 +212,8 @@ void add_serve(CLI::App& app, ServeOptions& o) {
   option(sub, "--cache-tokens", o.cache_tokens, "Positions of the cache, all answers together; default: 32768 or -c")
       ->check(whole(1, kMaxTokens));
   option(sub, "--parallel", o.parallel, "Answers computed at a time (default 64)")->check(whole(1, 512));
+  option(sub, "--batch-tokens", o.batch_tokens, "Tokens of one step, answers and prompts together (default 512)")
+      ->check(whole(1, 8192));
   flag(sub, "--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew");
   option(sub, "--draft-tokens", o.draft_tokens, "Tokens guessed per step and checked together (default 0: off)")
       ->check(whole(0, 64));

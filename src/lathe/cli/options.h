@@ -79,7 +79,8 @@ struct ServeOptions {
   std::vector<std::string> cors_origins;
   std::vector<std::string> allow_hosts;
   int64_t cache_tokens = 0;  // 0: the context size, at least 32768
-  int64_t parallel = 64;     // answers computed at a time
+  int64_t parallel = 64;     // answers computed at a time, at most batch_tokens
+  int64_t batch_tokens = 512;
   bool no_prefix_cache = false;
   int64_t draft_tokens = 0;
   int64_t max_queue = 256;

@@ -49,6 +49,8 @@ TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
                                                     {"generate", "-m", "x", "-p", "a", "--threads", "0"},
                                                     {"generate", "-m", "x", "-p", "a", "--bogus"},
                                                     {"tokenize", "-m", "x", "--jsonl", "-p", "a"},
+                                                    {"serve", "--batch-tokens", "0"},
+                                                    {"serve", "--batch-tokens", "8193"},
                                                     {"inspect"},
                                                     {"bench"},
                                                     {"bench", "-m", "x", "--synthetic", "y"},
