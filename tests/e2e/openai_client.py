@@ -274,6 +274,15 @@ class Reasoning(unittest.TestCase):
             content = ask(server, extra_body=body).choices[0].message.content
             self.assertEqual(content, f"\n{self.THOUGHT}\n</think>Hello there, friend.")
 
+    def test_a_constraint_begins_where_the_answer_begins(self):
+        only = {"type": "json_schema", "json_schema": {"name": "only", "schema": {"enum": ["yes"]}}}
+        for server in (CALLER, THINKER):
+            # Behind the thoughts that the prompt opens; at once where the prompt goes on behind <think>.
+            for script, reasoning in ((None, self.THOUGHT), ("Q", "")):
+                arguments = {"thinking": True, **({"script": script} if script else {})}
+                found = whole(ask(server, response_format=only, extra_body={"chat_template_kwargs": arguments}))
+                self.assertEqual((found["reasoning"], found["content"], found["finish"]), (reasoning, '"yes"', "stop"))
+
     def test_the_model_opens_its_thoughts_itself(self):
         for server in (CALLER, THINKER):
             found = whole(ask(server, "T", tools=TOOLS))

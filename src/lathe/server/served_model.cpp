@@ -102,6 +102,10 @@ std::variant<std::string, ApiError> ServedModel::render(const Json& template_var
   return *std::move(text);
 }
 
+bool ServedModel::opens_reasoning(std::span<const int32_t> prompt) const {
+  return chat_format.reasoning && prompt_opens_reasoning(*tokenizer, prompt);
+}
+
 Result<Json> ServedModel::complete_variables(const Json& given) const {
   return template_variables(*tokenizer, adapt_conversation(chat_format, given));
 }
@@ -144,19 +148,13 @@ std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector
   return {};
 }
 
-// The end of a prompt that can hold a marker and white space.
-std::string prompt_end(const Tokenizer& tokenizer, std::span<const int32_t> prompt) {
-  constexpr size_t kTokens = 16;
-  return tokenizer.decode(prompt.last(std::min(prompt.size(), kTokens)), /*skip_special=*/false);
-}
-
 AnswerOptions answer_options(const ServedModel& model,
                              const GenerationRequest& request,
                              std::span<const int32_t> prompt) {
   AnswerOptions out;
   if (request.tool_choice != ToolChoice::kNone) out.tools = model.chat_format.tools;
   out.reasoning = request.split_reasoning && model.chat_format.reasoning;
-  out.reasoning_open = out.reasoning && prompt_opens_reasoning(prompt_end(*model.tokenizer, prompt));
+  out.reasoning_open = out.reasoning && model.opens_reasoning(prompt);
   return out;
 }
 

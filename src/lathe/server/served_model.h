@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
@@ -40,6 +41,9 @@ struct ServedModel {
 
   // `given` as the template expects it: earlier tool calls in its form, tools described, the texts of BOS and EOS.
   Result<Json> complete_variables(const Json& given) const;
+
+  // Whether the answer to a chat's prompt begins inside <think>.
+  bool opens_reasoning(std::span<const int32_t> prompt) const;
 
   // The prompt of a chat as text and as ids.
   std::variant<std::string, ApiError> render(const Json& template_variables) const;
