@@ -19,7 +19,7 @@ import threading
 import time
 import unittest
 
-from scripted_model import CALLS_BEGIN, CALLS_END, ScriptedModel, call
+from scripted_model import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, MARKERS, SEP, ScriptedModel, call
 from serve_server import Server
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -364,6 +364,14 @@ class Tools(unittest.TestCase):
             self.assertIn("### get_time\nDescription: What get_time knows.\n", rendered["prompt"])
             _, plain = server.post("/apply-template", {"messages": messages})
             self.assertNotIn("get_time", plain["prompt"])
+
+    def test_the_pattern_of_a_call_is_made_of_tokens(self):
+        described = [{"type": "function", "function": {"name": "f", "description": f"Not {CALLS_BEGIN}", "parameters": {}}}]
+        for server in (CALLER, THINKER):
+            for tools in (TOOLS, described):
+                body = {"messages": user(f"Nor {SEP}"), "tools": tools, "return_token_strs": True}
+                pieces = server.post("/tokenize", body)[1]["token_strs"]
+                self.assertEqual([p for p in pieces if p in MARKERS], [CALLS_BEGIN, CALL_BEGIN, SEP, CALL_END, CALLS_END, "</think>"])
 
     def test_forced_calls(self):
         tools = [

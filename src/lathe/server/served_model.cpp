@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "lathe/base/str.h"
-#include "lathe/chat/conversation.h"
 #include "lathe/runtime/prompt.h"
 #include "lathe/server/answer_constraint.h"
 
@@ -95,9 +94,9 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
 
 std::variant<std::string, ApiError> ServedModel::render(const Json& template_variables) const {
   if (!chat_template) return joined_contents(template_variables);
-  const Result<Json> variables = complete_variables(template_variables);
-  if (!variables) return from_error(variables.error());
-  Result<std::string> text = render_chat(*chat_template, *variables);
+  const Result<Conversation> conversation = complete_variables(template_variables);
+  if (!conversation) return from_error(conversation.error());
+  Result<std::string> text = render_chat(*chat_template, conversation->variables);
   if (!text) return from_error(text.error());
   return *std::move(text);
 }
@@ -106,8 +105,10 @@ bool ServedModel::opens_reasoning(std::span<const int32_t> prompt) const {
   return chat_format.reasoning && prompt_opens_reasoning(*tokenizer, prompt);
 }
 
-Result<Json> ServedModel::complete_variables(const Json& given) const {
-  return template_variables(*tokenizer, adapt_conversation(chat_format, given));
+Result<Conversation> ServedModel::complete_variables(const Json& given) const {
+  Conversation out = adapt_conversation(chat_format, given);
+  LATHE_TRY(out.variables, template_variables(*tokenizer, out.variables));
+  return out;
 }
 
 std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(const Json& template_variables) const {
@@ -116,9 +117,10 @@ std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(con
   const auto room = static_cast<uint64_t>(context * longest_token);
   if (bytes > room) return context_exceeded(context, str(bytes, " bytes of text"));
   if (!chat_template) return encode_text(joined_contents(template_variables), /*add_bos=*/true);
-  const Result<Json> variables = complete_variables(template_variables);
-  if (!variables) return from_error(variables.error());
-  Result<std::vector<int32_t>> ids = encode_chat(*tokenizer, *chat_template, *variables);
+  const Result<Conversation> conversation = complete_variables(template_variables);
+  if (!conversation) return from_error(conversation.error());
+  Result<std::vector<int32_t>> ids =
+      encode_chat(*tokenizer, *chat_template, conversation->variables, conversation->trusted);
   if (!ids) {
     ApiError error = from_error(ids.error());
     if (error.status == 400) error.param = "messages";

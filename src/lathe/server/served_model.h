@@ -13,6 +13,7 @@
 
 #include "lathe/chat/answer_parser.h"
 #include "lathe/chat/chat_format.h"
+#include "lathe/chat/conversation.h"
 #include "lathe/constrain/constraint_cache.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/server/api_request.h"
@@ -40,7 +41,7 @@ struct ServedModel {
                                                          const std::optional<std::filesystem::path>& chat_template);
 
   // `given` as the template expects it: earlier tool calls in its form, tools described, the texts of BOS and EOS.
-  Result<Json> complete_variables(const Json& given) const;
+  Result<Conversation> complete_variables(const Json& given) const;
 
   // Whether the answer to a chat's prompt begins inside <think>.
   bool opens_reasoning(std::span<const int32_t> prompt) const;
