@@ -3,6 +3,7 @@
 
 #include "lathe/base/file.h"
 #include "lathe/base/log.h"
+#include "lathe/cli/answer_format.h"
 #include "lathe/cli/common.h"
 #include "lathe/runtime/prompt.h"
 
@@ -79,6 +80,7 @@ Result<int> generate(const GenerateOptions& o) {
   LATHE_TRY(const std::vector<int32_t> prompt, prompt_ids(o, *engine));
   LATHE_TRY(SamplingParams sampling, sampling_params(o.sampling, engine->defaults()));
   sampling.logprobs = o.logprobs.value_or(-1);
+  LATHE_TRY(const AnswerFormat format, AnswerFormat::open(o.format, *engine));
   const SignalScope signals;
   Status written;
   Request request;
@@ -88,6 +90,7 @@ Result<int> generate(const GenerateOptions& o) {
   request.min_tokens = o.min_tokens;
   request.stop = o.stop;
   request.ignore_eos = o.ignore_eos;
+  LATHE_TRY(request.constraint, format.begin(prompt, /*chat=*/false));
   const bool streams = !o.engine.json && engine->tokenizer() != nullptr;
   request.on_token = [&](const TokenEvent& event) {
     if (streams && written) written = write_stdout(event.text);

@@ -39,10 +39,17 @@ struct SamplingFlags {
   std::vector<std::string> logit_bias;  // ID=BIAS each
 };
 
+// What the text of answers has to be; at most one is given.
+struct FormatFlags {
+  std::optional<std::string> json_schema;  // the schema, or the name of its file
+  bool json_object = false;                // any JSON object
+};
+
 // lathe run.
 struct RunOptions {
   EngineFlags engine;
   SamplingFlags sampling;
+  FormatFlags format;
   std::optional<std::string> prompt;         // -p: answer this and end
   std::optional<std::string> system;         // system message of a chat
   std::optional<std::string> chat_template;  // file that overrides the model's template
@@ -57,6 +64,7 @@ struct RunOptions {
 struct GenerateOptions {
   EngineFlags engine;
   SamplingFlags sampling;
+  FormatFlags format;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
   std::optional<std::string> token_ids;  // "1,2,3" or "@FILE.json"
