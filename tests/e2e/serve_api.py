@@ -373,6 +373,14 @@ class Operation(unittest.TestCase):
                                             "Access-Control-Request-Method": "POST"})
         self.assertEqual((status, headers["access-control-allow-origin"]), (204, "https://chat.example"))
         self.assertIn("authorization", headers["access-control-allow-headers"].lower())
+        self.assertEqual((headers["allow"], headers["access-control-allow-methods"]), ("POST, OPTIONS", "POST, OPTIONS"))
+        asked = "authorization,content-type,x-stainless-lang"  # as OpenAI's client for browsers does
+        _, headers, _ = server.request("OPTIONS", CHAT, headers={**host, "Origin": "https://chat.example",
+                                       "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked})
+        self.assertEqual(headers["access-control-allow-headers"], asked)
+        _, headers, _ = server.request("OPTIONS", "/v1/models", headers={**host, "Origin": "https://other.example"})
+        self.assertEqual(headers["allow"], "GET, HEAD, OPTIONS")
+        self.assertNotIn("access-control-allow-headers", headers)
         status, headers, _ = server.request("GET", "/v1/models", headers={**host, "Origin": "https://chat.example"})
         self.assertEqual((status, headers["access-control-allow-origin"]), (200, "https://chat.example"))
         self.assertNotIn("access-control-allow-credentials", headers)
