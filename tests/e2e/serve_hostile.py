@@ -107,6 +107,7 @@ def bad_fields():
     for value in (1, "x", [], True):
         yield CHAT, chat(stream=True, stream_options=value), "stream_options"
     yield CHAT, chat(stream=True, stream_options={"include_usage": 1}), "stream_options.include_usage"
+    yield CHAT, chat(stream=True, stream_options={"continuous_usage_stats": "x"}), "stream_options.continuous_usage_stats"
     yield CHAT, chat(stream_options={"include_usage": True}), "stream_options"
     for value in (1, "json_object", [], {}, {"type": 1}, {"type": None}):
         yield CHAT, chat(response_format=value), "response_format"

@@ -65,6 +65,7 @@ Answer::Answer(const ServedModel& model,
       chat_(request.chat),
       stream_(request.stream),
       include_usage_(request.include_usage),
+      continuous_usage_(request.continuous_usage),
       logprobs_(request.logprobs >= 0),
       prompt_logprobs_(request.prompt_logprobs >= 0),
       token_ids_(request.return_token_ids),
@@ -198,7 +199,7 @@ Json Answer::chunk(size_t index, Json payload, Json logprobs, const std::string&
   choices.push(std::move(choice));
   Json out = envelope(identity_, chat_ ? "chat.completion.chunk" : "text_completion");
   out.set("choices", std::move(choices));
-  if (include_usage_) out.set("usage", Json());
+  if (include_usage_) out.set("usage", continuous_usage_ ? to_json(usage_) : Json());
   if (!finish_reason.empty() && finished_ == choices_.size()) out.set("timings", to_json(timings_));
   return out;
 }

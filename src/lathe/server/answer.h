@@ -71,6 +71,7 @@ class Answer {
   bool chat_;
   bool stream_;
   bool include_usage_;
+  bool continuous_usage_;
   bool logprobs_;
   bool prompt_logprobs_;
   bool token_ids_;

@@ -95,6 +95,7 @@ void read_stream(FieldReader& reader, GenerationRequest& out) {
   if (!out.stream) return reader.fail("stream_options", "expected it only with \"stream\": true");
   FieldReader inner(*options);
   inner.boolean("include_usage", out.include_usage);
+  inner.boolean("continuous_usage_stats", out.continuous_usage);
   if (std::optional<ApiError> error = inner.take_error()) {
     error->message = "stream_options." + error->message;
     error->param = "stream_options." + error->param;

@@ -53,9 +53,10 @@ struct GenerationRequest {
   bool ignore_eos = false;
   bool stream = false;
   bool include_usage = false;
-  bool echo = false;             // completions: the prompt comes first
-  int64_t logprobs = -1;         // alternatives per token, -1: no log-probabilities
-  int64_t prompt_logprobs = -1;  // the same for the prompt's tokens
+  bool continuous_usage = false;  // with include_usage: in every chunk
+  bool echo = false;              // completions: the prompt comes first
+  int64_t logprobs = -1;          // alternatives per token, -1: no log-probabilities
+  int64_t prompt_logprobs = -1;   // the same for the prompt's tokens
   bool return_token_ids = false;
   bool split_reasoning = true;  // chat: thoughts apart from the answer
   ResponseFormat format = ResponseFormat::kText;

@@ -181,6 +181,26 @@ TEST_F(ApiTest, StreamsWhatItAnswersWhole) {
   EXPECT_EQ(whole.find("usage")->dump(), events.back().find("usage")->dump());
 }
 
+TEST_F(ApiTest, EveryChunkMayTellTheUsageSoFar) {
+  open();
+  const auto wire = call(
+      kCompletions,
+      str(kStory,
+          R"(, "n": 2, "stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}})"));
+  finished(wire);
+  const std::vector<Json> events = wire->events();
+  int64_t before = 0;
+  for (const Json& event : events) {
+    const Json& usage = *event.find("usage");
+    const int64_t tokens = usage.find("completion_tokens")->as_int();
+    EXPECT_GE(tokens, before);
+    EXPECT_EQ(usage.find("total_tokens")->as_int(), tokens + usage.find("prompt_tokens")->as_int());
+    before = tokens;
+  }
+  EXPECT_GT(events.front().find("usage")->find("completion_tokens")->as_int(), 0);
+  EXPECT_EQ(before, 24);
+}
+
 // Whether or not it releases text that was held back for a stop string.
 TEST_F(ApiTest, TheTokenThatEndsAnAnswerCounts) {
   open();
