@@ -19,7 +19,7 @@ import threading
 import time
 import unittest
 
-from scripted_model import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, MARKERS, SEP, ScriptedModel, call
+from scripted_model import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, FIM_BEGIN, FIM_END, FIM_HOLE, MARKERS, SEP, ScriptedModel, call
 from serve_server import Server
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -54,6 +54,7 @@ def scripts(v3):
         "Q": "I will look it up.\n\n" + CALLS_BEGIN + one + CALLS_END,
         "R": CALLS_BEGIN + one + between + two + CALLS_END,
         "S": "Broken: " + CALLS_BEGIN + "get weather now",
+        FIM_END: "a middle.",
         "T": "<think>Which city? Paris.</think>\n\n" + CALLS_BEGIN + call(v3, "get_time", PARIS) + CALLS_END,
     }
 
@@ -191,6 +192,23 @@ class Completions(unittest.TestCase):
                             self.complete(max_tokens=64).choices[0].text)
         forced = self.complete(logit_bias={"77": 100}, max_tokens=3, extra_body={"return_token_ids": True})
         self.assertEqual(forced.choices[0].token_ids, [77] * 3)
+
+    def test_filling_in_the_middle(self):
+        for server in (CALLER, THINKER):
+            answer = client_of(server).completions.create(
+                model="any", prompt=f"def f({FIM_HOLE}", suffix="\n  return x", temperature=0, max_tokens=20,
+                extra_body={"return_token_ids": True})
+            (choice,) = answer.choices
+            self.assertEqual((choice.text, choice.finish_reason), ("a middle.", "stop"))
+            self.assertEqual(answer.usage.completion_tokens, len(choice.token_ids) + 1)
+            tokens = [server.post("/detokenize", {"tokens": [i]})[1]["content"] for i in choice.prompt_token_ids]
+            self.assertEqual([t for t in tokens if t in (FIM_BEGIN, FIM_HOLE, FIM_END)], [FIM_BEGIN, FIM_HOLE, FIM_END])
+            self.assertEqual(tokens[-1], FIM_END)
+            whole_prompt = server.post("/detokenize", {"tokens": choice.prompt_token_ids})[1]["content"]
+            self.assertTrue(whole_prompt.endswith(f"{FIM_BEGIN}def f({FIM_HOLE}{FIM_HOLE}\n  return x{FIM_END}"), whole_prompt)
+        with self.assertRaises(OPENAI.BadRequestError) as caught:
+            self.complete(suffix="x")
+        self.assertEqual(caught.exception.param, "suffix")
 
     def test_a_stream_that_is_closed_ends_the_work(self):
         before = STORY.metrics()["generation_tokens_total"]

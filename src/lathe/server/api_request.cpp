@@ -140,7 +140,6 @@ void refuse_unsupported(FieldReader& reader) {
   for (const char* name : {"functions",
                            "function_call",
                            "audio",
-                           "suffix",
                            "include_stop_str_in_output",
                            "use_beam_search",
                            "length_penalty",
@@ -294,6 +293,16 @@ void read_prompts(FieldReader& reader, const RequestLimits& limits, std::vector<
   }
 }
 
+// After the prompts.
+void read_suffix(FieldReader& reader, GenerationRequest& out) {
+  reader.text("suffix", size_t{1} << 30, out.suffix);
+  if (reader.failed() || out.suffix.empty()) return;
+  if (out.echo) return reader.fail("suffix", "expected it only without \"echo\": true");
+  if (!std::holds_alternative<std::string>(out.prompts.front())) {
+    reader.fail("suffix", "expected it only with text as the prompt");
+  }
+}
+
 }  // namespace
 
 std::optional<ApiError> parse_chat_request(std::string_view body, const RequestLimits& limits, GenerationRequest& out) {
@@ -303,6 +312,7 @@ std::optional<ApiError> parse_chat_request(std::string_view body, const RequestL
   out.chat = true;
   FieldReader reader(json);
   read_common(reader, limits, out);
+  reader.refuse("suffix");
   reader.whole("max_tokens", 1, kMaxTokens, out.max_tokens);
   reader.whole("max_completion_tokens", 1, kMaxTokens, out.max_tokens);
   read_min_tokens(reader, out);
@@ -331,6 +341,7 @@ std::optional<ApiError> parse_completion_request(std::string_view body,
     reader.fail("best_of", str("expected the value of n, ", out.n, ", found ", best_of));
   }
   read_prompts(reader, limits, out.prompts);
+  read_suffix(reader, out);
   const int64_t choices = std::ssize(out.prompts) * out.n;
   if (!reader.failed() && choices > limits.max_choices) {
     reader.fail("n", str("expected at most ", limits.max_choices, " answers in all, found ", choices));

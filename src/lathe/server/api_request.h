@@ -55,6 +55,7 @@ struct GenerationRequest {
   bool include_usage = false;
   bool continuous_usage = false;  // with include_usage: in every chunk
   bool echo = false;              // completions: the prompt comes first
+  std::string suffix = {};        // completions: what follows the answer; empty: nothing is known of it
   int64_t logprobs = -1;          // alternatives per token, -1: no log-probabilities
   int64_t prompt_logprobs = -1;   // the same for the prompt's tokens
   bool return_token_ids = false;

@@ -134,6 +134,22 @@ TEST(ApiRequest, RefusesWhatIsNoObject) {
   }
 }
 
+TEST(ApiRequest, TakesASuffixBehindATextOnly) {
+  EXPECT_EQ(completion_of(R"("prompt": "a", "suffix": "b")").suffix, "b");
+  EXPECT_EQ(completion_of(R"("prompt": [1], "suffix": "", "echo": true)").suffix, "");
+  GenerationRequest out;
+  for (const char* wrong : {R"({"prompt": "a", "suffix": "b", "echo": true})",
+                            R"({"prompt": [1], "suffix": "b"})",
+                            R"({"prompt": "a", "suffix": 1})"}) {
+    const auto error = parse_completion_request(wrong, kLimits, out);
+    ASSERT_TRUE(error.has_value()) << wrong;
+    EXPECT_EQ(error->param, "suffix");
+  }
+  EXPECT_EQ(
+      parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "suffix": "b"})", kLimits, out)->param,
+      "suffix");
+}
+
 TEST(ApiRequest, RefusesMoreAnswersThanAllowed) {
   GenerationRequest out;
   const auto error = parse_completion_request(R"({"prompt": ["a", "b"], "n": 65})", kLimits, out);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <iterator>
 #include <span>
 #include <utility>
 
@@ -138,9 +139,37 @@ std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_text(std::strin
 
 namespace {
 
-std::variant<std::vector<int32_t>, ApiError> encode_input(const ServedModel& model, const PromptInput& input) {
+// Fill in the middle: the text before the answer, the place of the answer and the text behind it, between the markers
+// that DeepSeek's vocabularies have for it.
+std::variant<std::vector<int32_t>, ApiError> encode_infill(const ServedModel& model,
+                                                           std::string_view prefix,
+                                                           std::string_view suffix) {
+  const Tokenizer& tokenizer = *model.tokenizer;
+  const std::optional<int32_t> begin = tokenizer.find("<｜fim▁begin｜>");
+  const std::optional<int32_t> hole = tokenizer.find("<｜fim▁hole｜>");
+  const std::optional<int32_t> end = tokenizer.find("<｜fim▁end｜>");
+  if (!begin || !hole || !end) {
+    return invalid_field("suffix", "expected a model whose vocabulary has DeepSeek's FIM tokens, found another");
+  }
+  std::vector<int32_t> out;
+  if (tokenizer.add_bos() && tokenizer.bos_id()) out.push_back(*tokenizer.bos_id());
+  for (const auto& [marker, text] : {std::pair(*begin, prefix), std::pair(*hole, suffix)}) {
+    std::variant<std::vector<int32_t>, ApiError> ids = model.encode_text(text, /*add_bos=*/false);
+    if (auto* error = std::get_if<ApiError>(&ids)) return std::move(*error);
+    out.push_back(marker);
+    std::ranges::copy(std::get<std::vector<int32_t>>(ids), std::back_inserter(out));
+  }
+  out.push_back(*end);
+  return out;
+}
+
+std::variant<std::vector<int32_t>, ApiError> encode_input(const ServedModel& model,
+                                                          const PromptInput& input,
+                                                          const std::string& suffix) {
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&input)) return *ids;
-  return model.encode_text(std::get<std::string>(input), /*add_bos=*/true);
+  const auto& text = std::get<std::string>(input);
+  if (!suffix.empty()) return encode_infill(model, text, suffix);
+  return model.encode_text(text, /*add_bos=*/true);
 }
 
 std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector<int32_t>& ids) {
@@ -195,7 +224,7 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
     out.answer = answer_options(model, request, out.prompts.front());
   }
   for (const PromptInput& input : request.prompts) {
-    if (auto error = add(encode_input(model, input))) return *std::move(error);
+    if (auto error = add(encode_input(model, input, request.suffix))) return *std::move(error);
   }
   const uint64_t seed = request.seed ? *request.seed : random_seed();
   for (const std::vector<int32_t>& prompt : out.prompts) {
