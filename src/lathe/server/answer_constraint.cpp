@@ -51,10 +51,10 @@ std::optional<ApiError> constrain_answers(const ServedModel& model,
   const bool calls = forces_calls(request);
   if (!calls && request.format == ResponseFormat::kText) return {};
   if (calls && request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", "expected text beside a \"tool_choice\" that forces calls");
+    return invalid_field(request.format_field, "expected text beside a \"tool_choice\" that forces calls");
   }
   Masks masks = calls ? masks_of_calls(model, request) : masks_of_format(model, request);
-  const char* field = calls ? "tools" : "response_format";
+  const char* field = calls ? "tools" : request.format_field;
   if (!masks) return invalid_field(field, masks.error().message);
   for (Request& answer : answers) {
     // Where the prompt leaves the model in its thoughts, the answer comes behind the token that ends them.

@@ -128,6 +128,39 @@ void read_response_format(FieldReader& reader, GenerationRequest& out) {
   out.schema = *schema;
 }
 
+// A schema under one of vLLM's names: an object, or its text.
+void take_schema(FieldReader& reader, const char* name, const Json& given, GenerationRequest& out) {
+  Json schema = given;
+  if (given.is_string()) {
+    Result<Json> parsed = parse_json(given.as_string(), {.max_depth = 64});
+    if (!parsed) return reader.fail(name, str("not valid JSON: ", parsed.error().message));
+    schema = *std::move(parsed);
+  }
+  if (!schema.is_object()) return reader.fail(name, str("expected a JSON schema, found ", describe(schema)));
+  if (out.format != ResponseFormat::kText) return reader.fail(name, "expected one schema or \"response_format\"");
+  out.format = ResponseFormat::kJsonSchema;
+  out.schema = std::move(schema);
+  out.format_field = name;
+}
+
+// vLLM's own ways to ask for JSON: "guided_json", and "json" of "structured_outputs".
+void read_vllm_formats(FieldReader& reader, GenerationRequest& out) {
+  const Json* guided = reader.find("guided_json");
+  if (guided != nullptr && !reader.failed()) take_schema(reader, "guided_json", *guided, out);
+  const Json* outputs = reader.find("structured_outputs");
+  if (outputs == nullptr || reader.failed()) return;
+  if (!outputs->is_object()) {
+    return reader.fail("structured_outputs", str("expected an object, found ", describe(*outputs)));
+  }
+  for (const auto& [name, value] : outputs->as_object()) {
+    if (name == "json" && !value.is_null()) {
+      take_schema(reader, "structured_outputs", value, out);
+    } else if (!value.is_null()) {
+      reader.fail("structured_outputs", str("expected \"json\" alone, found ", quoted(name, 40)));
+    }
+  }
+}
+
 // After the limit of tokens is known.
 void read_min_tokens(FieldReader& reader, GenerationRequest& out) {
   if (!reader.whole("min_tokens", 0, kMaxTokens, out.min_tokens)) return;
@@ -144,11 +177,9 @@ void refuse_unsupported(FieldReader& reader) {
                            "use_beam_search",
                            "length_penalty",
                            "grammar",
-                           "guided_json",
                            "guided_regex",
                            "guided_choice",
                            "guided_grammar",
-                           "structured_outputs",
                            "thinking_token_budget",
                            "continue_final_message",
                            "chat_template",
@@ -183,6 +214,7 @@ void read_common(FieldReader& reader, const RequestLimits& limits, GenerationReq
     reader.fail("prompt_logprobs", "expected it only without \"stream\": true");
   }
   read_response_format(reader, out);
+  read_vllm_formats(reader, out);
 }
 
 void read_chat_logprobs(FieldReader& reader, GenerationRequest& out) {

@@ -61,7 +61,8 @@ struct GenerationRequest {
   bool return_token_ids = false;
   bool split_reasoning = true;  // chat: thoughts apart from the answer
   ResponseFormat format = ResponseFormat::kText;
-  Json schema = {};  // with kJsonSchema
+  Json schema = {};                              // with kJsonSchema
+  const char* format_field = "response_format";  // that named it
   ToolChoice tool_choice = ToolChoice::kNone;
   std::string tool_name = {};  // with kNamed
   Json tools = {};             // array, or null without tools

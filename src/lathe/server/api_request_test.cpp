@@ -134,6 +134,30 @@ TEST(ApiRequest, RefusesWhatIsNoObject) {
   }
 }
 
+TEST(ApiRequest, TakesSchemasUnderTheNamesOfVllm) {
+  for (const char* fields : {R"("guided_json": {"type": "null"})",
+                             R"("guided_json": "{\"type\": \"null\"}")",
+                             R"("structured_outputs": {"json": {"type": "null"}, "regex": null})",
+                             R"("structured_outputs": {"json": "{\"type\": \"null\"}"})"}) {
+    const GenerationRequest r = chat_of(fields);
+    EXPECT_EQ(r.format, ResponseFormat::kJsonSchema) << fields;
+    EXPECT_EQ(r.schema.dump(), R"({"type":"null"})") << fields;
+    EXPECT_TRUE(std::string_view(fields).starts_with(str("\"", r.format_field, "\""))) << fields;
+  }
+  GenerationRequest out;
+  for (const auto& [fields, param] :
+       {std::pair(R"("guided_json": "{")", "guided_json"),
+        std::pair(R"("guided_json": [1])", "guided_json"),
+        std::pair(R"("guided_json": {}, "response_format": {"type": "json_object"})", "guided_json"),
+        std::pair(R"("guided_json": {}, "structured_outputs": {"json": {}})", "structured_outputs"),
+        std::pair(R"("structured_outputs": {"choice": ["a"]})", "structured_outputs")}) {
+    const auto error =
+        parse_chat_request(str(R"({"messages": [{"role": "user", "content": "hi"}],)", fields, "}"), kLimits, out);
+    ASSERT_TRUE(error.has_value()) << fields;
+    EXPECT_EQ(error->param, param);
+  }
+}
+
 TEST(ApiRequest, TakesASuffixBehindATextOnly) {
   EXPECT_EQ(completion_of(R"("prompt": "a", "suffix": "b")").suffix, "b");
   EXPECT_EQ(completion_of(R"("prompt": [1], "suffix": "", "echo": true)").suffix, "");
