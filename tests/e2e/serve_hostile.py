@@ -118,7 +118,8 @@ def bad_fields():
         yield CHAT, chat(response_format=value), "response_format.json_schema"
     for name in ("suffix", "grammar", "functions", "guided_json", "structured_outputs"):
         yield TEXT, text(**{name: "x"}), name
-    yield TEXT, text(n=2, best_of=5), "best_of"
+    yield TEXT, text(n=5, best_of=2), "best_of"
+    yield TEXT, text(stream=True, best_of=2), "best_of"
     yield TEXT, text(best_of=2**40), "best_of"
     for value in ({}, [], 1, True, [[]], [1, "a"], ["a", 1], [[1], "a"], [-1], [4096], [2**31], [2**63], [1.5], [None],
                   [[["a"]]], ["a"] * 129, [[1]] * 129, [True]):

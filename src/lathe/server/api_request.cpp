@@ -325,6 +325,16 @@ void read_prompts(FieldReader& reader, const RequestLimits& limits, std::vector<
   }
 }
 
+// After n and stream. 0 and 1 are what clients send that want nothing of it.
+void read_best_of(FieldReader& reader, const RequestLimits& limits, GenerationRequest& out) {
+  int64_t best_of = 0;
+  reader.whole("best_of", 0, limits.max_choices, best_of);
+  if (reader.failed()) return;
+  out.best_of = best_of > 1 ? best_of : out.n;
+  if (out.best_of < out.n) reader.fail("best_of", str("expected at least n, ", out.n, ", found ", best_of));
+  if (out.best_of > out.n && out.stream) reader.fail("best_of", "expected more than n only without \"stream\": true");
+}
+
 // After the prompts.
 void read_suffix(FieldReader& reader, GenerationRequest& out) {
   reader.text("suffix", size_t{1} << 30, out.suffix);
@@ -344,6 +354,7 @@ std::optional<ApiError> parse_chat_request(std::string_view body, const RequestL
   out.chat = true;
   FieldReader reader(json);
   read_common(reader, limits, out);
+  out.best_of = out.n;
   reader.refuse("suffix");
   reader.whole("max_tokens", 1, kMaxTokens, out.max_tokens);
   reader.whole("max_completion_tokens", 1, kMaxTokens, out.max_tokens);
@@ -368,13 +379,10 @@ std::optional<ApiError> parse_completion_request(std::string_view body,
   read_min_tokens(reader, out);
   reader.boolean("echo", out.echo);
   reader.whole("logprobs", 0, kMaxTopLogprobs, out.logprobs);
-  int64_t best_of = out.n;
-  if (reader.whole("best_of", 0, limits.max_choices, best_of) && best_of > 1 && best_of != out.n) {
-    reader.fail("best_of", str("expected the value of n, ", out.n, ", found ", best_of));
-  }
+  read_best_of(reader, limits, out);
   read_prompts(reader, limits, out.prompts);
   read_suffix(reader, out);
-  const int64_t choices = std::ssize(out.prompts) * out.n;
+  const int64_t choices = std::ssize(out.prompts) * out.best_of;
   if (!reader.failed() && choices > limits.max_choices) {
     reader.fail("n", str("expected at most ", limits.max_choices, " answers in all, found ", choices));
   }

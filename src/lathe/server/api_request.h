@@ -46,6 +46,7 @@ struct GenerationRequest {
   SamplingParams sampling = {};       // its seed is not set: see `seed`
   std::optional<uint64_t> seed = {};  // nothing: a random one
   int64_t n = 1;                      // answers per prompt
+  int64_t best_of = 1;                // answers made per prompt, of which the n likeliest are told; at least n
   int64_t max_tokens = -1;            // -1: until the context is full
   int64_t min_tokens = 0;             // at most max_tokens
   std::vector<std::string> stop = {};

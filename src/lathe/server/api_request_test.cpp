@@ -158,6 +158,24 @@ TEST(ApiRequest, TakesSchemasUnderTheNamesOfVllm) {
   }
 }
 
+TEST(ApiRequest, MakesAtLeastAsManyAnswersAsItTells) {
+  EXPECT_EQ(chat_of(R"("n": 3, "best_of": 7)").best_of, 3) << "completions only";
+  for (const auto& [fields, best_of] : {std::pair(R"("n": 3)", 3),
+                                        std::pair(R"("n": 3, "best_of": 1)", 3),
+                                        std::pair(R"("n": 3, "best_of": 7)", 7),
+                                        std::pair(R"("best_of": 0)", 1)}) {
+    EXPECT_EQ(completion_of(str(R"("prompt": "a", )", fields)).best_of, best_of) << fields;
+  }
+  GenerationRequest out;
+  for (const auto& [fields, param] : {std::pair(R"("n": 3, "best_of": 2)", "best_of"),
+                                      std::pair(R"("n": 1, "best_of": 2, "stream": true)", "best_of"),
+                                      std::pair(R"("best_of": 65)", "n")}) {
+    const auto error = parse_completion_request(str(R"({"prompt": ["a", "b"],)", fields, "}"), kLimits, out);
+    ASSERT_TRUE(error.has_value()) << fields;
+    EXPECT_EQ(error->param, param) << fields;
+  }
+}
+
 TEST(ApiRequest, TakesASuffixBehindATextOnly) {
   EXPECT_EQ(completion_of(R"("prompt": "a", "suffix": "b")").suffix, "b");
   EXPECT_EQ(completion_of(R"("prompt": [1], "suffix": "", "echo": true)").suffix, "");

@@ -181,6 +181,36 @@ TEST_F(ApiTest, StreamsWhatItAnswersWhole) {
   EXPECT_EQ(whole.find("usage")->dump(), events.back().find("usage")->dump());
 }
 
+// The likeliest two of six are those that the six tell by their log-probabilities.
+TEST_F(ApiTest, TellsTheBestOfManyAnswers) {
+  open();
+  const std::string body = R"({"prompt": ["The king", "A fox"], "max_tokens": 12, "temperature": 1, "seed": 5)";
+  const Json all = finished(call(kCompletions, str(body, R"(, "n": 6, "logprobs": 0})")));
+  std::vector<std::string> expected;
+  for (size_t prompt = 0; prompt < 2; ++prompt) {
+    std::vector<std::pair<double, std::string>> answers;
+    for (size_t i = 6 * prompt; i < 6 * prompt + 6; ++i) {
+      const Json& choice = all.find("choices")->as_array()[i];
+      const Json::Array& logprobs = choice.find("logprobs")->find("token_logprobs")->as_array();
+      double sum = 0.0;
+      for (const Json& one : logprobs) sum += one.as_double();
+      answers.emplace_back(-sum / static_cast<double>(logprobs.size()), choice.find("text")->as_string());
+    }
+    std::ranges::sort(answers);
+    expected.push_back(answers[0].second);
+    expected.push_back(answers[1].second);
+  }
+  const Json best = finished(call(kCompletions, str(body, R"(, "n": 2, "best_of": 6})")));
+  const Json::Array& choices = best.find("choices")->as_array();
+  ASSERT_EQ(choices.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(choices[i].find("text")->as_string(), expected[i]) << i;
+    EXPECT_EQ(choices[i].find("index")->as_int(), static_cast<int64_t>(i));
+    EXPECT_TRUE(choices[i].find("logprobs")->is_null());
+  }
+  EXPECT_EQ(best.find("usage")->dump(), all.find("usage")->dump()) << "all that was made counts";
+}
+
 TEST_F(ApiTest, EveryChunkMayTellTheUsageSoFar) {
   open();
   const auto wire = call(

@@ -199,7 +199,7 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
               .ignore_eos = request.ignore_eos,
               .on_token = {}};
   out.sampling.seed = seed;
-  out.sampling.logprobs = request.logprobs;
+  out.sampling.logprobs = request.best_of > request.n ? std::max<int64_t>(request.logprobs, 0) : request.logprobs;
   out.prompt_logprobs = request.prompt_logprobs;
   if (request.echo && request.logprobs >= 0) out.prompt_logprobs = std::max(out.prompt_logprobs, request.logprobs);
   return out;
@@ -228,7 +228,7 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
   }
   const uint64_t seed = request.seed ? *request.seed : random_seed();
   for (const std::vector<int32_t>& prompt : out.prompts) {
-    for (int64_t i = 0; i < request.n; ++i) {
+    for (int64_t i = 0; i < request.best_of; ++i) {
       // Every prompt of a request gets the same seeds, so that an answer does not depend on its neighbours.
       Request one = make_request(request, prompt, seed + static_cast<uint64_t>(i));
       if (request.chat) one.visible_special = model.special_markers;

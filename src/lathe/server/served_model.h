@@ -53,7 +53,7 @@ struct ServedModel {
   std::variant<std::vector<int32_t>, ApiError> encode_text(std::string_view text, bool add_bos) const;
 };
 
-// Requests for the engine, prompt by prompt, n for each; all but callbacks is set.
+// Requests for the engine, prompt by prompt, best_of for each; all but callbacks is set.
 struct PreparedRequest {
   std::vector<Request> requests;
   std::vector<std::vector<int32_t>> prompts;  // ids of each prompt
