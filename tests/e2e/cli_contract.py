@@ -140,6 +140,41 @@ class Contract(unittest.TestCase):
         self.assertEqual(stopped["finish_reason"], "stop")
         self.assertEqual(stopped["text"], answer["text"][:3])
 
+    def test_least_tokens_and_what_counts(self):
+        model = SOURCE / "models/storyteller"
+        eos = json.loads((model / "config.json").read_text(encoding="utf-8"))["eos_token_id"]
+        arguments = ["generate", "-m", model, "-p", "The king", "-n", "9", "--logit-bias", f"{eos}=100", "--json", "-q"]
+        for least, extra in ((0, []), (3, ["--min-tokens", "3"])):
+            answer = json.loads(self.run_program(*arguments, *extra))
+            self.assertEqual((len(answer["token_ids"]), answer["finish_reason"]), (least, "stop"))
+            self.assertEqual(answer["usage"]["completion_tokens"], least + 1)
+            self.assertNotIn(eos, answer["token_ids"])
+        self.assertIn("min_tokens", self.error_of(*arguments, "--min-tokens", "10", code=2))
+
+    def test_answers_that_are_json(self):
+        model = SOURCE / "models/storyteller"
+        schema = {"type": "object", "required": ["who", "age"], "additionalProperties": False, "properties": {
+            "who": {"enum": ["king", "queen"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}}}
+        path = self.folder / "schema.json"
+        path.write_text(json.dumps(schema), encoding="utf-8")
+        generate = ["generate", "-m", model, "-p", "The king", "-n", "200", "--seed", "5", "-q"]
+        run = ["run", model, "-p", "The king", "-n", "200", "--seed", "5", "-q"]
+        texts = {self.run_program(*command, "--json-schema", given) for command in (generate, run) for given in (path, json.dumps(schema))}
+        self.assertEqual(len(texts), 1, "one text, whoever writes it and wherever the schema comes from")
+        value = json.loads(texts.pop())
+        self.assertEqual(list(value), ["who", "age"])
+        self.assertIn(value["who"], ("king", "queen"))
+        self.assertTrue(0 <= value["age"] <= 99)
+        (close,) = json.loads(self.run_program("tokenize", "-m", model, "-p", "}", "--json"))["ids"]
+        empty = ["--json-object", "--logit-bias", f"{close}=100", "--temperature", "0"]
+        answer = json.loads(self.run_program(*generate, *empty, "--json"))
+        self.assertEqual((json.loads(answer["text"]), answer["finish_reason"]), ({}, "stop"))
+        self.assertIn("found both", self.error_of(*generate, "--json-object", "--json-schema", path, code=2))
+        self.assertIn("#/not: this keyword", self.error_of(*generate, "--json-schema", '{"not": {}}', code=1))
+        self.assertIn("none.json", self.error_of(*generate, "--json-schema", self.folder / "none.json", code=1))
+        tiny = SOURCE / "tests/golden/v3-tiny"
+        self.assertIn("tokenizer", self.error_of("generate", "-m", tiny, "--token-ids", "1", "--json-object", "-q", code=2))
+
     def test_inspect_json(self):
         facts = json.loads(self.run_program("inspect", SOURCE / "tests/golden/configs/deepseek-v2.json", "--json"))
         self.assertEqual(facts["architecture"], "DeepseekV2ForCausalLM")

@@ -19,7 +19,7 @@ import threading
 import time
 import unittest
 
-from scripted_model import CALLS_BEGIN, CALLS_END, ScriptedModel, call
+from scripted_model import CALL_BEGIN, CALL_END, CALLS_BEGIN, CALLS_END, FIM_BEGIN, FIM_END, FIM_HOLE, MARKERS, SEP, ScriptedModel, call
 from serve_server import Server
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -54,6 +54,7 @@ def scripts(v3):
         "Q": "I will look it up.\n\n" + CALLS_BEGIN + one + CALLS_END,
         "R": CALLS_BEGIN + one + between + two + CALLS_END,
         "S": "Broken: " + CALLS_BEGIN + "get weather now",
+        FIM_END: "a middle.",
         "T": "<think>Which city? Paris.</think>\n\n" + CALLS_BEGIN + call(v3, "get_time", PARIS) + CALLS_END,
     }
 
@@ -192,6 +193,23 @@ class Completions(unittest.TestCase):
         forced = self.complete(logit_bias={"77": 100}, max_tokens=3, extra_body={"return_token_ids": True})
         self.assertEqual(forced.choices[0].token_ids, [77] * 3)
 
+    def test_filling_in_the_middle(self):
+        for server in (CALLER, THINKER):
+            answer = client_of(server).completions.create(
+                model="any", prompt=f"def f({FIM_HOLE}", suffix="\n  return x", temperature=0, max_tokens=20,
+                extra_body={"return_token_ids": True})
+            (choice,) = answer.choices
+            self.assertEqual((choice.text, choice.finish_reason), ("a middle.", "stop"))
+            self.assertEqual(answer.usage.completion_tokens, len(choice.token_ids) + 1)
+            tokens = [server.post("/detokenize", {"tokens": [i]})[1]["content"] for i in choice.prompt_token_ids]
+            self.assertEqual([t for t in tokens if t in (FIM_BEGIN, FIM_HOLE, FIM_END)], [FIM_BEGIN, FIM_HOLE, FIM_END])
+            self.assertEqual(tokens[-1], FIM_END)
+            whole_prompt = server.post("/detokenize", {"tokens": choice.prompt_token_ids})[1]["content"]
+            self.assertTrue(whole_prompt.endswith(f"{FIM_BEGIN}def f({FIM_HOLE}{FIM_HOLE}\n  return x{FIM_END}"), whole_prompt)
+        with self.assertRaises(OPENAI.BadRequestError) as caught:
+            self.complete(suffix="x")
+        self.assertEqual(caught.exception.param, "suffix")
+
     def test_a_stream_that_is_closed_ends_the_work(self):
         before = STORY.metrics()["generation_tokens_total"]
         stream = self.complete(stream=True, max_tokens=400, n=64, temperature=1, extra_body={"ignore_eos": True})
@@ -274,6 +292,15 @@ class Reasoning(unittest.TestCase):
             content = ask(server, extra_body=body).choices[0].message.content
             self.assertEqual(content, f"\n{self.THOUGHT}\n</think>Hello there, friend.")
 
+    def test_a_constraint_begins_where_the_answer_begins(self):
+        only = {"type": "json_schema", "json_schema": {"name": "only", "schema": {"enum": ["yes"]}}}
+        for server in (CALLER, THINKER):
+            # Behind the thoughts that the prompt opens; at once where the prompt goes on behind <think>.
+            for script, reasoning in ((None, self.THOUGHT), ("Q", "")):
+                arguments = {"thinking": True, **({"script": script} if script else {})}
+                found = whole(ask(server, response_format=only, extra_body={"chat_template_kwargs": arguments}))
+                self.assertEqual((found["reasoning"], found["content"], found["finish"]), (reasoning, '"yes"', "stop"))
+
     def test_the_model_opens_its_thoughts_itself(self):
         for server in (CALLER, THINKER):
             found = whole(ask(server, "T", tools=TOOLS))
@@ -355,6 +382,14 @@ class Tools(unittest.TestCase):
             self.assertIn("### get_time\nDescription: What get_time knows.\n", rendered["prompt"])
             _, plain = server.post("/apply-template", {"messages": messages})
             self.assertNotIn("get_time", plain["prompt"])
+
+    def test_the_pattern_of_a_call_is_made_of_tokens(self):
+        described = [{"type": "function", "function": {"name": "f", "description": f"Not {CALLS_BEGIN}", "parameters": {}}}]
+        for server in (CALLER, THINKER):
+            for tools in (TOOLS, described):
+                body = {"messages": user(f"Nor {SEP}"), "tools": tools, "return_token_strs": True}
+                pieces = server.post("/tokenize", body)[1]["token_strs"]
+                self.assertEqual([p for p in pieces if p in MARKERS], [CALLS_BEGIN, CALL_BEGIN, SEP, CALL_END, CALLS_END, "</think>"])
 
     def test_forced_calls(self):
         tools = [

@@ -23,6 +23,7 @@ def marker(name):
 CALLS_BEGIN, CALLS_END = marker("tool calls begin"), marker("tool calls end")
 CALL_BEGIN, CALL_END = marker("tool call begin"), marker("tool call end")
 SEP = marker("tool sep")
+FIM_BEGIN, FIM_HOLE, FIM_END = marker("fim begin"), marker("fim hole"), marker("fim end")
 MARKERS = ["<think>", "</think>", CALLS_BEGIN, CALLS_END, CALL_BEGIN, CALL_END, SEP]
 
 TURNS = (
@@ -81,7 +82,7 @@ class ScriptedModel(Model):
         plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
         self.tokenizer["added_tokens"] = [
             {"id": len(vocab) + i, "content": text, "special": special or text not in MARKERS, **plain}
-            for i, text in enumerate([BOS, EOS, USER, ASSISTANT, *MARKERS])
+            for i, text in enumerate([BOS, EOS, USER, ASSISTANT, *MARKERS, FIM_BEGIN, FIM_HOLE, FIM_END])
         ]
         ids = {**vocab, **{t["content"]: t["id"] for t in self.tokenizer["added_tokens"]}}
         self.config.update(

@@ -111,6 +111,19 @@ class Answers(unittest.TestCase):
         events = list(SERVER.stream(TEXT, {"prompt": PROMPT, "max_tokens": 48, "temperature": 0, "stop": ["zzzz", stop]}))
         self.assertEqual(joined(events), answer["text"])
 
+    def test_least_tokens(self):
+        whole = self.ask(max_tokens=48, return_token_ids=True)["choices"][0]
+        stops = {"stop_token_ids": whole["token_ids"][:3], "return_token_ids": True}
+        self.assertEqual(self.ask(**stops)["choices"][0]["token_ids"], [])
+        answer = self.ask(**stops, min_tokens=20)["choices"][0]
+        self.assertGreaterEqual(len(answer["token_ids"]), 20)
+        self.assertFalse(set(stops["stop_token_ids"]) & set(answer["token_ids"]))
+        # A stop string that is in the first tokens and comes again ends the answer there.
+        text = whole["text"]
+        early = self.ask(max_tokens=48, stop=" ", min_tokens=10)["choices"][0]
+        self.assertTrue(text.startswith(early["text"]) and " " in early["text"], early)
+        self.assertEqual((early["finish_reason"], text[len(early["text"])]), ("stop", " "))
+
     def test_many_answers_and_prompts(self):
         answer = self.ask(n=3, temperature=1, seed=5, prompt=[PROMPT, "The queen"])
         self.assertEqual([c["index"] for c in answer["choices"]], list(range(6)))
@@ -360,6 +373,14 @@ class Operation(unittest.TestCase):
                                             "Access-Control-Request-Method": "POST"})
         self.assertEqual((status, headers["access-control-allow-origin"]), (204, "https://chat.example"))
         self.assertIn("authorization", headers["access-control-allow-headers"].lower())
+        self.assertEqual((headers["allow"], headers["access-control-allow-methods"]), ("POST, OPTIONS", "POST, OPTIONS"))
+        asked = "authorization,content-type,x-stainless-lang"  # as OpenAI's client for browsers does
+        _, headers, _ = server.request("OPTIONS", CHAT, headers={**host, "Origin": "https://chat.example",
+                                       "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked})
+        self.assertEqual(headers["access-control-allow-headers"], asked)
+        _, headers, _ = server.request("OPTIONS", "/v1/models", headers={**host, "Origin": "https://other.example"})
+        self.assertEqual(headers["allow"], "GET, HEAD, OPTIONS")
+        self.assertNotIn("access-control-allow-headers", headers)
         status, headers, _ = server.request("GET", "/v1/models", headers={**host, "Origin": "https://chat.example"})
         self.assertEqual((status, headers["access-control-allow-origin"]), (200, "https://chat.example"))
         self.assertNotIn("access-control-allow-credentials", headers)
@@ -368,6 +389,23 @@ class Operation(unittest.TestCase):
         self.assertNotIn("access-control-allow-origin", headers)
         # The page of the server itself.
         self.assertEqual(server.request("GET", "/v1/models", headers={**host, "Origin": "http://lathe.example"})[0], 200)
+
+    def test_the_size_of_a_step_changes_no_answer(self):
+        prompts = [[(i * 37 + seed) % 4000 + 20 for i in range(length)] for seed, length in enumerate((1, 7, 100, 300, 440))]
+        body = {"prompt": prompts, "max_tokens": 40, "temperature": 1, "seed": 3, "n": 3, "logprobs": 1}
+        wanted = SERVER.post(TEXT, body)[1]["choices"]
+        scratch = []
+        for size in (5, 130, 512):
+            server = self.serve("--batch-tokens", size)
+            self.assertEqual(server.post(TEXT, body)[1]["choices"], wanted, size)
+            if size == 5:
+                self.assertGreater(server.metrics()["engine_steps_total"], 200)
+            for number, unit in re.findall(r"memory plan: .* scratch ([\d.]+) (\wiB),", "".join(server.log)):
+                scratch.append(float(number) * {"KiB": 1, "MiB": 1024}[unit])
+            self.assertEqual(server.stop(), 0)
+        self.assertEqual(len(scratch), 3)
+        self.assertLess(scratch[0], scratch[1])
+        self.assertLess(scratch[1], scratch[2])
 
     def test_templates(self):
         server = self.serve("--chat-template", self.file("chat.jinja", TEMPLATE), "--alias", "teller")

@@ -70,6 +70,7 @@ def bad_fields():
         "frequency_penalty": ["0", -2.1, 2.1, []],
         "repetition_penalty": ["1", 0, -1, 1e9],
         "repeat_penalty": [0],
+        "min_tokens": ["1", -1, 2, 2**31, 1.5, True],
         "seed": ["1", 1.5, 2**64, 1e30, [], True],
         "n": ["1", 0, -1, 129, 2**31, 2**63, 1e18, 1.5, True, [1]],
         "stream": ["true", 1, 0, [], {}],
@@ -106,6 +107,7 @@ def bad_fields():
     for value in (1, "x", [], True):
         yield CHAT, chat(stream=True, stream_options=value), "stream_options"
     yield CHAT, chat(stream=True, stream_options={"include_usage": 1}), "stream_options.include_usage"
+    yield CHAT, chat(stream=True, stream_options={"continuous_usage_stats": "x"}), "stream_options.continuous_usage_stats"
     yield CHAT, chat(stream_options={"include_usage": True}), "stream_options"
     for value in (1, "json_object", [], {}, {"type": 1}, {"type": None}):
         yield CHAT, chat(response_format=value), "response_format"
@@ -114,9 +116,10 @@ def bad_fields():
                   {"type": "json_schema", "json_schema": {"name": "x"}},
                   {"type": "json_schema", "json_schema": {"name": "x", "schema": "{}"}}):
         yield CHAT, chat(response_format=value), "response_format.json_schema"
-    for name in ("suffix", "grammar", "functions", "guided_json", "min_tokens", "structured_outputs"):
+    for name in ("suffix", "grammar", "functions", "guided_json", "structured_outputs"):
         yield TEXT, text(**{name: "x"}), name
-    yield TEXT, text(n=2, best_of=5), "best_of"
+    yield TEXT, text(n=5, best_of=2), "best_of"
+    yield TEXT, text(stream=True, best_of=2), "best_of"
     yield TEXT, text(best_of=2**40), "best_of"
     for value in ({}, [], 1, True, [[]], [1, "a"], ["a", 1], [[1], "a"], [-1], [4096], [2**31], [2**63], [1.5], [None],
                   [[["a"]]], ["a"] * 129, [[1]] * 129, [True]):

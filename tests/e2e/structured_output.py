@@ -159,6 +159,14 @@ class Requests(unittest.TestCase):
             self.assertEqual(choice["finish_reason"], "stop")
             self.assertIsInstance(check(choice["text"] if path == TEXT else choice["message"]["content"], True), dict)
 
+    def test_the_names_of_vllm(self):
+        wanted = self.text(self.model.ask(PERSON, seed=5)[1])
+        for fields in ({"guided_json": PERSON}, {"structured_outputs": {"json": json.dumps(PERSON)}}):
+            status, answer = self.model.ask(None, seed=5, **fields)
+            self.assertEqual((status, self.text(answer)), (200, wanted), answer)
+        status, answer = self.model.ask(None, guided_json={"not": {}})
+        self.assertEqual((status, answer["error"]["param"]), (400, "guided_json"), answer)
+
     def test_text_is_as_without(self):
         plain = self.model.ask(None, temperature=0, max_tokens=12)[1]
         text = self.model.ask(None, temperature=0, max_tokens=12, response_format={"type": "text"})[1]

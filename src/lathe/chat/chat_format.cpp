@@ -79,4 +79,10 @@ bool prompt_opens_reasoning(std::string_view prompt) {
   return without_trailing_space(prompt).ends_with(kThinkBegin);
 }
 
+bool prompt_opens_reasoning(const Tokenizer& tokenizer, std::span<const int32_t> prompt) {
+  constexpr size_t kTokens = 16;  // can hold the marker, whatever it is made of, and white space
+  return prompt_opens_reasoning(
+      tokenizer.decode(prompt.last(std::min(prompt.size(), kTokens)), /*skip_special=*/false));
+}
+
 }  // namespace lathe

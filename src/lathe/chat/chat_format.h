@@ -1,7 +1,11 @@
 // How a model's chat template, and therefore its answers, write reasoning and tool calls.
 #pragma once
 
+#include <cstdint>
+#include <span>
 #include <string_view>
+
+#include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe {
 
@@ -24,9 +28,11 @@ struct ChatFormat {
 // Any text is fine; what is no template has none of it.
 ChatFormat detect_chat_format(std::string_view chat_template);
 
-// Whether a rendered prompt ends inside <think>: the answer then begins with reasoning although no marker is in it.
-// The last few tokens of the prompt are enough.
+// Whether a prompt ends with <think> (and white space): the answer then begins with reasoning although no marker is in
+// it. Text behind the marker is the answer's beginning, not an open thought.
 bool prompt_opens_reasoning(std::string_view prompt);
+// The same of its ids.
+bool prompt_opens_reasoning(const Tokenizer& tokenizer, std::span<const int32_t> prompt);
 
 // The markers, as the vocabularies have them.
 inline constexpr std::string_view kThinkBegin = "<think>";

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+
 #include "lathe/base/json.h"
 #include "support/golden.h"
 
@@ -40,6 +42,19 @@ TEST(ChatFormat, PromptsThatOpenReasoning) {
   EXPECT_FALSE(prompt_opens_reasoning("<｜Assistant｜><think></think>"));
   EXPECT_FALSE(prompt_opens_reasoning("<think>x"));
   EXPECT_FALSE(prompt_opens_reasoning(""));
+}
+
+TEST(ChatFormat, PromptsThatOpenReasoningAsIds) {
+  const Tokenizer tokenizer =
+      Tokenizer::open(std::filesystem::path(LATHE_SOURCE_DIR) / "models" / "storyteller").value();
+  const auto opens = [&](const char* text) {
+    return prompt_opens_reasoning(tokenizer, tokenizer.encode(text, AddedTokens::kText));
+  };
+  EXPECT_TRUE(opens("<think>"));
+  EXPECT_TRUE(opens("A long text before it, of more than a few tokens, and then it comes: <think>\n\n"));
+  EXPECT_FALSE(opens("<think>\nOnce"));
+  EXPECT_FALSE(opens("<think></think>"));
+  EXPECT_FALSE(prompt_opens_reasoning(tokenizer, std::vector<int32_t>()));
 }
 
 TEST(ChatFormat, PublishedTemplates) {

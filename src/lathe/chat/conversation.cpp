@@ -55,7 +55,7 @@ Json adapt_message(const ChatFormat& format, const Json& message) {
 
 }  // namespace
 
-std::string describe_tools(ToolFormat format, const Json& tools) {
+ToolDescription describe_tools(ToolFormat format, const Json& tools) {
   std::string out = "## Tools\nYou have access to the following tools:\n";
   for (const Json& tool : tools.as_array()) {
     const Json* function = tool.find("function");
@@ -67,33 +67,37 @@ std::string describe_tools(ToolFormat format, const Json& tools) {
     const Json* parameters = function->find("parameters");
     out += str("\nParameters: ", parameters != nullptr && parameters->is_object() ? parameters->dump() : "{}", "\n");
   }
-  out += str("\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n",
-             kToolCallsBegin,
-             call_pattern(format),
-             "{additional_tool_calls}",
-             kToolCallsEnd,
-             "\n\nWhere:\n- `tool_call_name` must be an exact match to one of the available tools\n"
-             "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n"
-             "- For multiple tool calls, chain them directly without separators or spaces");
-  return out;
+  out += "\nIMPORTANT: ALWAYS adhere to this exact format for tool use:\n";
+  const size_t pattern_begin = out.size();
+  out += str(kToolCallsBegin, call_pattern(format), "{additional_tool_calls}", kToolCallsEnd);
+  const size_t pattern_end = out.size();
+  out +=
+      "\n\nWhere:\n- `tool_call_name` must be an exact match to one of the available tools\n"
+      "- `tool_call_arguments` must be valid JSON that strictly follows the tool's Parameters Schema\n"
+      "- For multiple tool calls, chain them directly without separators or spaces";
+  return {.text = std::move(out), .pattern_begin = pattern_begin, .pattern_end = pattern_end};
 }
 
-Json adapt_conversation(const ChatFormat& format, const Json& variables) {
+Conversation adapt_conversation(const ChatFormat& format, const Json& variables) {
+  Conversation out{.variables = variables, .trusted = {}};
   const Json* messages = variables.find("messages");
-  if (format.tools == ToolFormat::kNone || !is_array(messages)) return variables;
+  if (format.tools == ToolFormat::kNone || !is_array(messages)) return out;
   Json changed = Json::array();
   for (const Json& message : messages->as_array()) changed.push(adapt_message(format, message));
   const Json* tools = variables.find("tools");
   if (!format.lists_tools && is_array(tools) && !tools->as_array().empty()) {
+    ToolDescription description = describe_tools(format.tools, *tools);
     Json system = Json::object();
     system.set("role", "system");
-    system.set("content", describe_tools(format.tools, *tools));
+    system.set("content", std::move(description.text));
     Json::Array& all = changed.as_array();
-    all.insert(std::ranges::find_if_not(all, [](const Json& m) { return text_of(m, "role") == "system"; }),
-               std::move(system));
+    const auto place = std::ranges::find_if_not(all, [](const Json& m) { return text_of(m, "role") == "system"; });
+    out.trusted.push_back({.message = static_cast<size_t>(place - all.begin()),
+                           .begin = description.pattern_begin,
+                           .end = description.pattern_end});
+    all.insert(place, std::move(system));
   }
-  Json out = variables;
-  out.set("messages", std::move(changed));
+  out.variables.set("messages", std::move(changed));
   return out;
 }
 

@@ -183,7 +183,7 @@ double tokens_per_second(int64_t tokens, double seconds) {
 }
 
 std::string describe_speed(const Completion& c) {
-  const auto made = static_cast<int64_t>(c.tokens.size());
+  const int64_t made = c.completion_tokens;
   // The first token comes out of the prompt's pass; the others are decoded one by one.
   return str(c.prompt_tokens,
              " prompt tokens, ",

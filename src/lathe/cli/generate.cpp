@@ -3,6 +3,7 @@
 
 #include "lathe/base/file.h"
 #include "lathe/base/log.h"
+#include "lathe/cli/answer_format.h"
 #include "lathe/cli/common.h"
 #include "lathe/runtime/prompt.h"
 
@@ -52,17 +53,16 @@ Json completion_json(const Engine& engine,
   std::vector<int64_t> prompt_token_ids(prompt.begin(), prompt.end());
   std::vector<int64_t> token_ids;
   for (const SampledToken& token : c.tokens) token_ids.push_back(token.id);
-  const auto made = static_cast<int64_t>(c.tokens.size());
   Json usage = Json::object();
   usage.set("prompt_tokens", c.prompt_tokens);
-  usage.set("completion_tokens", made);
-  usage.set("total_tokens", c.prompt_tokens + made);
+  usage.set("completion_tokens", c.completion_tokens);
+  usage.set("total_tokens", c.prompt_tokens + c.completion_tokens);
   Json timings = Json::object();
   timings.set("load_s", engine.load_seconds());
   timings.set("prefill_s", c.prefill_s);
   timings.set("prefill_tok_per_s", tokens_per_second(c.prompt_tokens, c.prefill_s));
   timings.set("decode_s", c.decode_s);
-  timings.set("decode_tok_per_s", tokens_per_second(std::max<int64_t>(made - 1, 0), c.decode_s));
+  timings.set("decode_tok_per_s", tokens_per_second(std::max<int64_t>(c.completion_tokens - 1, 0), c.decode_s));
   Json out = Json::object();
   out.set("model", engine.weights().checkpoint().folder().string());
   out.set("prompt_token_ids", Json::list(prompt_token_ids));
@@ -80,14 +80,17 @@ Result<int> generate(const GenerateOptions& o) {
   LATHE_TRY(const std::vector<int32_t> prompt, prompt_ids(o, *engine));
   LATHE_TRY(SamplingParams sampling, sampling_params(o.sampling, engine->defaults()));
   sampling.logprobs = o.logprobs.value_or(-1);
+  LATHE_TRY(const AnswerFormat format, AnswerFormat::open(o.format, *engine));
   const SignalScope signals;
   Status written;
   Request request;
   request.prompt = prompt;
   request.sampling = std::move(sampling);
   request.max_tokens = o.max_tokens.value_or(-1);
+  request.min_tokens = o.min_tokens;
   request.stop = o.stop;
   request.ignore_eos = o.ignore_eos;
+  LATHE_TRY(request.constraint, format.begin(prompt, /*chat=*/false));
   const bool streams = !o.engine.json && engine->tokenizer() != nullptr;
   request.on_token = [&](const TokenEvent& event) {
     if (streams && written) written = write_stdout(event.text);

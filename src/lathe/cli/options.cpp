@@ -134,8 +134,12 @@ template <class Options>
 void add_answer_flags(CLI::App& app, Options& o) {
   option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")
       ->check(whole(0, kMaxTokens));
+  option(app, "--min-tokens", o.min_tokens, "Tokens before which no end-of-sequence token or --stop ends the answer")
+      ->check(whole(0, kMaxTokens));
   option(app, "--stop", o.stop, "Text that ends the answer; may be repeated")->allow_extra_args(false);
   flag(app, "--ignore-eos", o.ignore_eos, "Go on after the end-of-sequence token");
+  option(app, "--json-schema", o.format.json_schema, "Schema, or its file: the answer is JSON that satisfies it");
+  flag(app, "--json-object", o.format.json_object, "The answer is a JSON object");
 }
 
 CLI::App& command(CLI::App& app, const std::string& name, const std::string& help, const std::string& footer = "") {
@@ -210,6 +214,8 @@ void add_serve(CLI::App& app, ServeOptions& o) {
   option(sub, "--cache-tokens", o.cache_tokens, "Positions of the cache, all answers together; default: 32768 or -c")
       ->check(whole(1, kMaxTokens));
   option(sub, "--parallel", o.parallel, "Answers computed at a time (default 64)")->check(whole(1, 512));
+  option(sub, "--batch-tokens", o.batch_tokens, "Tokens of one step, answers and prompts together (default 512)")
+      ->check(whole(1, 8192));
   flag(sub, "--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew");
   option(sub, "--draft-tokens", o.draft_tokens, "Tokens guessed per step and checked together (default 0: off)")
       ->check(whole(0, 64));
@@ -429,7 +435,13 @@ Error usage(const CLI::App& app, std::string message) {
 }
 
 // What CLI11's declarative checks do not express.
+Status cross_check(const FormatFlags& format, const char* name) {
+  if (!format.json_schema || !format.json_object) return {};
+  return Error{Errc::kInvalidArgument, str(name, ": expected --json-schema or --json-object, found both")};
+}
+
 Status cross_check(const GenerateOptions& o) {
+  LATHE_TRY(cross_check(o.format, "generate"));
   const int sources = o.prompt.has_value() + o.prompt_file.has_value() + o.token_ids.has_value();
   if (sources == 1) return {};
   return Error{Errc::kInvalidArgument,
@@ -459,7 +471,10 @@ Status cross_check(const EvalPerplexityOptions& o) {
 
 Result<Command> chosen_command(const CLI::App& app, Parsed& p) {
   const std::string name = app.get_subcommands().front()->get_name();
-  if (name == "run") return Command(p.run);
+  if (name == "run") {
+    LATHE_TRY(cross_check(p.run.format, "run"));
+    return Command(p.run);
+  }
   if (name == "generate") {
     LATHE_TRY(cross_check(p.generate));
     return Command(p.generate);

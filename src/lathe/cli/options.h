@@ -39,15 +39,23 @@ struct SamplingFlags {
   std::vector<std::string> logit_bias;  // ID=BIAS each
 };
 
+// What the text of answers has to be; at most one is given.
+struct FormatFlags {
+  std::optional<std::string> json_schema;  // the schema, or the name of its file
+  bool json_object = false;                // any JSON object
+};
+
 // lathe run.
 struct RunOptions {
   EngineFlags engine;
   SamplingFlags sampling;
+  FormatFlags format;
   std::optional<std::string> prompt;         // -p: answer this and end
   std::optional<std::string> system;         // system message of a chat
   std::optional<std::string> chat_template;  // file that overrides the model's template
   bool raw = false;                          // continue text even where the model has a chat template
   std::optional<int64_t> max_tokens;
+  int64_t min_tokens = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
 };
@@ -56,10 +64,12 @@ struct RunOptions {
 struct GenerateOptions {
   EngineFlags engine;
   SamplingFlags sampling;
+  FormatFlags format;
   std::optional<std::string> prompt;
   std::optional<std::string> prompt_file;
   std::optional<std::string> token_ids;  // "1,2,3" or "@FILE.json"
   std::optional<int64_t> max_tokens;
+  int64_t min_tokens = 0;
   std::vector<std::string> stop;
   bool ignore_eos = false;
   std::optional<int64_t> logprobs;
@@ -77,7 +87,8 @@ struct ServeOptions {
   std::vector<std::string> cors_origins;
   std::vector<std::string> allow_hosts;
   int64_t cache_tokens = 0;  // 0: the context size, at least 32768
-  int64_t parallel = 64;     // answers computed at a time
+  int64_t parallel = 64;     // answers computed at a time, at most batch_tokens
+  int64_t batch_tokens = 512;
   bool no_prefix_cache = false;
   int64_t draft_tokens = 0;
   int64_t max_queue = 256;

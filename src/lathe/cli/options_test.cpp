@@ -38,34 +38,39 @@ TEST(Options, HelpIsAnsweredOnEveryLevel) {
 }
 
 TEST(Options, UsageErrorsAreOneLineAndNameTheCommand) {
-  const std::vector<std::vector<const char*>> cases{{},
-                                                    {"fly"},
-                                                    {"generate"},
-                                                    {"generate", "-m", "x", "-p", "a", "--token-ids", "1"},
-                                                    {"generate", "-m", "x", "-p", "a", "--top-k", "-1"},
-                                                    {"generate", "-m", "x", "-p", "a", "--temperature", "nan"},
-                                                    {"generate", "-m", "x", "-p", "a", "-n", "1e3"},
-                                                    {"generate", "-m", "x", "-p", "a", "--cache-type", "q3"},
-                                                    {"generate", "-m", "x", "-p", "a", "--threads", "0"},
-                                                    {"generate", "-m", "x", "-p", "a", "--bogus"},
-                                                    {"tokenize", "-m", "x", "--jsonl", "-p", "a"},
-                                                    {"inspect"},
-                                                    {"bench"},
-                                                    {"bench", "-m", "x", "--synthetic", "y"},
-                                                    {"bench", "-m", "x", "--depth", "0,-1"},
-                                                    {"bench", "-m", "x", "--prompt", "5,x"},
-                                                    {"bench", "-m", "x", "--repeat", "0"},
-                                                    {"bench", "-m", "x", "--batch", "4096"},
-                                                    {"eval"},
-                                                    {"eval", "logits", "-m", "x"},
-                                                    {"eval", "perplexity", "-m", "x", "-f", "y", "--out", "a.svg"},
-                                                    {"eval", "perplexity", "-m", "x", "-f", "y", "--by-position", "0"},
-                                                    {"eval", "needle"},
-                                                    {"eval", "needle", "-m", "x", "--depths", "50,101"},
-                                                    {"eval", "needle", "-m", "x", "--lengths", "0"},
-                                                    {"eval", "needle", "-m", "x", "--samples", "0"},
-                                                    {"train"},
-                                                    {"train", "r.toml", "--set"}};
+  const std::vector<std::vector<const char*>> cases{
+      {},
+      {"fly"},
+      {"generate"},
+      {"generate", "-m", "x", "-p", "a", "--token-ids", "1"},
+      {"generate", "-m", "x", "-p", "a", "--top-k", "-1"},
+      {"generate", "-m", "x", "-p", "a", "--temperature", "nan"},
+      {"generate", "-m", "x", "-p", "a", "-n", "1e3"},
+      {"generate", "-m", "x", "-p", "a", "--cache-type", "q3"},
+      {"generate", "-m", "x", "-p", "a", "--threads", "0"},
+      {"generate", "-m", "x", "-p", "a", "--bogus"},
+      {"tokenize", "-m", "x", "--jsonl", "-p", "a"},
+      {"run", "--json-schema", "{}", "--json-object"},
+      {"generate", "-m", "x", "-p", "a", "--json-schema", "{}", "--json-object"},
+      {"serve", "--batch-tokens", "0"},
+      {"serve", "--batch-tokens", "8193"},
+      {"inspect"},
+      {"bench"},
+      {"bench", "-m", "x", "--synthetic", "y"},
+      {"bench", "-m", "x", "--depth", "0,-1"},
+      {"bench", "-m", "x", "--prompt", "5,x"},
+      {"bench", "-m", "x", "--repeat", "0"},
+      {"bench", "-m", "x", "--batch", "4096"},
+      {"eval"},
+      {"eval", "logits", "-m", "x"},
+      {"eval", "perplexity", "-m", "x", "-f", "y", "--out", "a.svg"},
+      {"eval", "perplexity", "-m", "x", "-f", "y", "--by-position", "0"},
+      {"eval", "needle"},
+      {"eval", "needle", "-m", "x", "--depths", "50,101"},
+      {"eval", "needle", "-m", "x", "--lengths", "0"},
+      {"eval", "needle", "-m", "x", "--samples", "0"},
+      {"train"},
+      {"train", "r.toml", "--set"}};
   for (const std::vector<const char*>& arguments : cases) {
     const Result<Command> parsed = parse(arguments);
     ASSERT_FALSE(parsed.has_value()) << (arguments.empty() ? "" : arguments.back());
@@ -106,16 +111,18 @@ TEST(Options, ConversionsNeedSourceDestinationAndKind) {
 
 TEST(Options, ValuesReachTheirFields) {
   const Result<Command> parsed =
-      parse({"generate",      "-m",        "dir",     "--token-ids", "1,2",     "-n",     "7",
-             "--temperature", "0",         "--top-k", "5",           "--top-p", "0.9",    "--min-p",
-             "0.1",           "--seed",    "42",      "--stop",      "a",       "--stop", "b",
-             "--ignore-eos",  "--json",    "-t",      "2",           "-c",      "100",    "--cache-type",
-             "bf16",          "--compute", "f32",     "--logprobs",  "3"});
+      parse({"generate", "-m",           "dir",    "--token-ids", "1,2", "-n",           "7",   "--temperature",
+             "0",        "--top-k",      "5",      "--top-p",     "0.9", "--min-p",      "0.1", "--seed",
+             "42",       "--stop",       "a",      "--stop",      "b",   "--min-tokens", "3",   "--json-schema",
+             "{}",       "--ignore-eos", "--json", "-t",          "2",   "-c",           "100", "--cache-type",
+             "bf16",     "--compute",    "f32",    "--logprobs",  "3"});
   ASSERT_TRUE(parsed.has_value()) << parsed.error().message;
   const auto& o = std::get<GenerateOptions>(*parsed);
   EXPECT_EQ(o.engine.model, "dir");
   EXPECT_EQ(o.token_ids, "1,2");
   EXPECT_EQ(o.max_tokens, 7);
+  EXPECT_EQ(o.min_tokens, 3);
+  EXPECT_EQ(o.format.json_schema, "{}");
   EXPECT_EQ(o.sampling.temperature, 0.0);
   EXPECT_EQ(o.sampling.top_k, 5);
   EXPECT_EQ(o.sampling.top_p, 0.9);

@@ -31,14 +31,15 @@ Result<std::string> prompt_of(const RunOptions& options, const std::optional<std
   return Error{Errc::kInvalidArgument, "run: expected -p TEXT, text on stdin or a terminal, found an empty stdin"};
 }
 
-// Writes one answer to stdout as it is made, ended by a line feed. Text that is continued is written before it.
+// Writes one answer to stdout as it is made, ended by a line feed. Text that is continued is written before it, but for
+// JSON, which is whole by itself.
 Result<Completion> answer_once(RunSession& session, const std::string& prompt) {
   const bool to_terminal = is_terminal(STDOUT_FILENO);
   const auto show = [to_terminal](std::string_view text) {
     return to_terminal ? write_stdout(neutralised(text)) : write_stdout(text);
   };
   Status shown;
-  if (!session.is_chat()) shown = show(prompt);
+  if (!session.is_chat() && !session.is_json()) shown = show(prompt);
   LATHE_TRY(std::move(shown));
   shown = {};
   LATHE_TRY(Completion completion, session.answer(prompt, [&](std::string_view text) {

@@ -89,6 +89,7 @@ Result<std::unique_ptr<RunSession>> RunSession::create(Engine& engine, const Run
   }
   LATHE_TRY(session->sampling_, sampling_params(options.sampling, engine.defaults()));
   LATHE_TRY(validate(session->sampling_, engine.config().vocab_size));
+  LATHE_TRY(session->format_, AnswerFormat::open(options.format, engine));
   return session;
 }
 
@@ -137,8 +138,10 @@ Result<Completion> RunSession::answer(const std::string& text, const std::functi
   request.sampling = sampling_;
   request.sampling.seed += turn_;
   request.max_tokens = options_.max_tokens.value_or(-1);
+  request.min_tokens = options_.min_tokens;
   request.stop = options_.stop;
   request.ignore_eos = options_.ignore_eos;
+  LATHE_TRY(request.constraint, format_.begin(prompt, is_chat()));
   request.on_token = [&](const TokenEvent& event) { return show(event.text) && SignalScope::caught() == 0; };
   LATHE_TRY(Completion completion, generate(std::move(request)));
   remember(text, prompt, completion);

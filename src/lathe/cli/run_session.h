@@ -12,6 +12,7 @@
 
 #include "lathe/base/json.h"
 #include "lathe/base/result.h"
+#include "lathe/cli/answer_format.h"
 #include "lathe/cli/options.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/tokenizer/chat_template.h"
@@ -20,12 +21,15 @@ namespace lathe::cli {
 
 class RunSession {
  public:
-  // Fails when the model has no tokenizer, a template does not compile, a setting is out of range, or a system message
-  // is given for a model without chat template. `engine` is borrowed and must outlive the session.
+  // Fails when the model has no tokenizer, a template or a schema does not compile, a setting is out of range, or a
+  // system message is given for a model without chat template. `engine` is borrowed and must outlive the session.
   static Result<std::unique_ptr<RunSession>> create(Engine& engine, const RunOptions& options);
 
   // Whether there is a chat template, so that texts are turns of a conversation; otherwise they are text to continue.
   bool is_chat() const { return chat_template_.has_value(); }
+
+  // Whether answers are JSON.
+  bool is_json() const { return !format_.is_any_text(); }
 
   // Answers `text` as the next turn, or continues what was written so far and then `text`. `show` receives the answer
   // piece by piece; false ends it. A signal (SignalScope) ends it too, with kCancelled and what was made until then.
@@ -59,6 +63,7 @@ class RunSession {
   Engine& engine_;
   RunOptions options_;
   SamplingParams sampling_;
+  AnswerFormat format_;
   std::optional<ChatTemplate> chat_template_;
   Json::Array messages_;          // the turns of a chat, without the system message
   std::vector<int32_t> written_;  // the text so far of a model without chat template

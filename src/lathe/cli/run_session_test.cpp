@@ -231,5 +231,40 @@ TEST_F(RunSessionTest, RefusesWhatDoesNotFitTheModel) {
   EXPECT_EQ(message(), "");
 }
 
+TEST_F(RunSessionTest, AnswersTakeTheFormThatIsAskedFor) {
+  options_.format.json_schema = R"({"enum": ["a king", "a queen"]})";
+  options_.max_tokens = 30;
+  for (const bool is_chat : {false, true}) {
+    if (is_chat) chat();
+    const std::unique_ptr<RunSession> made = session();
+    EXPECT_TRUE(made->is_json());
+    for (int turn = 0; turn < 2; ++turn) {
+      const Completion completion = answer(*made, "Who?");
+      EXPECT_EQ(completion.finish_reason, FinishReason::kStop);
+      EXPECT_TRUE(completion.text.ends_with("\"a king\"") || completion.text.ends_with("\"a queen\""))
+          << completion.text;
+    }
+  }
+  options_.format.json_schema = R"({"not": {}})";
+  EXPECT_EQ(RunSession::create(*engine_, options_).error().message,
+            "--json-schema: #/not: this keyword is not supported");
+  options_.format.json_schema = "{";
+  EXPECT_TRUE(RunSession::create(*engine_, options_).error().message.starts_with("--json-schema: "));
+  std::ofstream(dir_ / "schema.json") << "[1]";
+  options_.format.json_schema = (dir_ / "schema.json").string();
+  EXPECT_EQ(RunSession::create(*engine_, options_).error().message, "--json-schema: expected an object, found array");
+}
+
+// The thoughts that the prompt opens are free; the vocabulary has no token that could end them.
+TEST_F(RunSessionTest, AFormatBehindThoughtsNeedsATokenThatEndsThem) {
+  std::ofstream(dir_ / "thinks.jinja") << "{{ messages[0]['content'] }}<think>\n";
+  options_.chat_template = (dir_ / "thinks.jinja").string();
+  options_.format.json_object = true;
+  const Result<Completion> completion = session()->answer("Hi", [](std::string_view) { return true; });
+  ASSERT_FALSE(completion);
+  EXPECT_EQ(completion.error().message,
+            "--json-object: expected a vocabulary with </think> where the prompt ends in <think>, found none");
+}
+
 }  // namespace
 }  // namespace lathe::cli

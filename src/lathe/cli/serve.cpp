@@ -89,6 +89,7 @@ int run_serve(const ServeOptions& options) {
     // Room for one conversation of any length, or many short ones.
     o.cache_tokens = options.cache_tokens > 0 ? options.cache_tokens : std::max(o.ctx_size, kDefaultContext);
     o.max_running = options.parallel;
+    o.max_batch_tokens = options.batch_tokens;
     o.prefix_cache = !options.no_prefix_cache;
     o.draft_tokens = options.draft_tokens;
   });

@@ -67,6 +67,8 @@ uint64_t random_seed();
 struct TokenEvent {
   const SampledToken& token;
   std::string_view text;  // text that became certain; may be empty
+  // `token` is the stop token, which is not part of the answer: it released text that was held back.
+  bool is_stop_token = false;
   // With Request::prompt_logprobs: Completion::prompt_logprobs, which are complete before the first token.
   std::span<const SampledToken> prompt_logprobs = {};
 };
@@ -75,6 +77,7 @@ struct Request {
   std::vector<int32_t> prompt = {};  // ids, not empty
   SamplingParams sampling = {};
   int64_t max_tokens = -1;                   // new tokens; -1: until the context is full
+  int64_t min_tokens = 0;                    // at most max_tokens; before them nothing but a constraint ends the answer
   std::vector<std::string> stop = {};        // stop strings
   std::vector<int32_t> stop_token_ids = {};  // beside the model's EOS ids
   bool ignore_eos = false;
@@ -90,7 +93,8 @@ struct Request {
   int64_t draft_tokens = -1;
   // Requests share cached prefixes within a scope only: give users who must not learn about one another different ones.
   uint64_t cache_scope = 0;
-  // Called for every token that is part of the answer; false cancels the request. May be empty. Throws nothing.
+  // Called for every token that is part of the answer, and for a stop token that releases text; false cancels the
+  // request. May be empty. Throws nothing.
   std::function<bool(const TokenEvent&)> on_token = {};
 };
 
@@ -102,7 +106,8 @@ struct Completion {
   FinishReason finish_reason = FinishReason::kLength;
   std::string stop_reason;  // with kStop: "stop string", "constraint" or "token N" (its id); empty otherwise
   int64_t prompt_tokens = 0;
-  int64_t cached_prompt_tokens = 0;   // of these, taken from the prefix cache
+  int64_t completion_tokens = 0;      // chosen: `tokens`, and the stop token where one ended the answer
+  int64_t cached_prompt_tokens = 0;   // of the prompt's, taken from the prefix cache
   int64_t preemptions = 0;            // times it gave up its pages and was computed anew
   int64_t draft_tokens = 0;           // guessed
   int64_t accepted_draft_tokens = 0;  // of these, what the model would have said
@@ -146,6 +151,7 @@ class Engine {
   const ModelWeights& weights() const;
   const Tokenizer* tokenizer() const;  // null when the folder has no tokenizer.json
   const GenerationDefaults& defaults() const;
+  std::vector<int32_t> eos_ids() const;  // end an answer, unless a request ignores them
   const MemoryPlan& plan() const;
   const std::vector<std::string>& warnings() const;
   int64_t context_size() const;  // positions a sequence may have

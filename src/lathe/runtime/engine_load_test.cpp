@@ -73,6 +73,10 @@ Request random_request(uint64_t seed) {
   }
   request.max_tokens = rng.next_int(0, 4) == 0 ? 0 : rng.next_int(1, 130);
   request.ignore_eos = rng.next_int(0, 3) != 0;
+  if (rng.next_int(0, 2) == 0) {
+    request.stop_token_ids = {5, 20};
+    request.min_tokens = std::min<int64_t>(request.max_tokens, 30);
+  }
   request.sampling.temperature = rng.next_int(0, 1) == 0 ? 0.0 : 0.6;
   request.sampling.seed = seed;
   request.sampling.logprobs = 2;

@@ -54,6 +54,13 @@ Status Engine::State::check(const Request& request) const {
   if (request.max_tokens < -1) {
     return Error{Errc::kInvalidArgument, str("max_tokens: expected -1 (no limit) or more, found ", request.max_tokens)};
   }
+  if (request.min_tokens < 0) {
+    return Error{Errc::kInvalidArgument, str("min_tokens: expected 0 or more, found ", request.min_tokens)};
+  }
+  if (request.max_tokens >= 0 && request.min_tokens > request.max_tokens) {
+    return Error{Errc::kInvalidArgument,
+                 str("min_tokens: expected at most max_tokens, ", request.max_tokens, ", found ", request.min_tokens)};
+  }
   if (request.prompt_logprobs < -1 || request.prompt_logprobs > config.vocab_size) {
     return Error{
         Errc::kInvalidArgument,
@@ -92,7 +99,9 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   const int64_t drafts = request.draft_tokens < 0 ? s.draft_tokens : request.draft_tokens;
   request.draft_tokens = drafts;
   Sampler sampler(request.sampling, request.prompt, s.usable.empty() ? nullptr : &s.usable, request.constraint.get());
-  TextStream text(tokenizer(), request.stop, request.visible_special);
+  std::vector<int32_t> stop_tokens = s.stop_tokens(request);
+  if (request.min_tokens > 0) sampler.hold_back(stop_tokens, request.min_tokens);
+  TextStream text(tokenizer(), request.stop, request.visible_special, request.min_tokens);
   auto sequence =
       std::make_unique<Sequence>(Sequence{.id = id,
                                           .request = std::move(request),
@@ -100,6 +109,7 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
                                           .sampler = std::move(sampler),
                                           .text = std::move(text),
                                           .cache = SequenceCache(*s.pages),
+                                          .stop_tokens = std::move(stop_tokens),
                                           .length_limit = limit,
                                           .expanded_until = has_forms ? canonical_expanded_until(prompt) : 0,
                                           .draft_window = drafts,
@@ -130,12 +140,25 @@ bool Engine::State::is_cancelled(RequestId id) const {
   return std::ranges::find(cancelled, id) != cancelled.end();
 }
 
-bool Engine::State::is_stop_token(const Sequence& sequence, int32_t id) const {
-  const auto contains = [id](const auto& list) { return std::ranges::find(list, id) != list.end(); };
-  if (contains(sequence.request.stop_token_ids)) return true;
-  if (sequence.request.ignore_eos) return false;
-  return contains(config.eos_token_ids) || contains(defaults.eos_token_ids) ||
-         (tokenizer && tokenizer->eos_id() && *tokenizer->eos_id() == id);
+std::vector<int32_t> Engine::State::eos_ids() const {
+  std::vector<int32_t> out;
+  for (const std::vector<int64_t>* ids : {&config.eos_token_ids, &defaults.eos_token_ids}) {
+    for (const int64_t id : *ids) {
+      if (id >= 0 && id < config.vocab_size) out.push_back(static_cast<int32_t>(id));
+    }
+  }
+  if (tokenizer && tokenizer->eos_id()) out.push_back(*tokenizer->eos_id());
+  return out;
+}
+
+std::vector<int32_t> Engine::eos_ids() const {
+  return state_->eos_ids();
+}
+
+std::vector<int32_t> Engine::State::stop_tokens(const Request& request) const {
+  std::vector<int32_t> out = request.ignore_eos ? std::vector<int32_t>() : eos_ids();
+  out.insert(out.end(), request.stop_token_ids.begin(), request.stop_token_ids.end());
+  return out;
 }
 
 void Engine::State::fail(RequestId id, Error error) {
@@ -166,16 +189,19 @@ bool Engine::State::take_token(Sequence& sequence, const SampledToken& token) {
     finish(sequence, reason, std::move(stop_reason));
     return false;
   };
+  const bool is_stop_token = std::ranges::find(sequence.stop_tokens, token.id) != sequence.stop_tokens.end();
   const auto emit = [&](const std::string& text) {
     sequence.completion.text += text;
-    return !sequence.request.on_token || sequence.request.on_token({token, text, sequence.completion.prompt_logprobs});
+    return !sequence.request.on_token ||
+           sequence.request.on_token({token, text, is_stop_token, sequence.completion.prompt_logprobs});
   };
-  if (is_stop_token(sequence, token.id)) {
+  ++totals.generated_tokens;
+  ++sequence.completion.completion_tokens;
+  if (is_stop_token) {
     const std::string rest = sequence.text.finish();
     if (!rest.empty()) emit(rest);
     return end(FinishReason::kStop, str("token ", token.id));
   }
-  ++totals.generated_tokens;
   sequence.tokens.push_back(token.id);
   sequence.completion.tokens.push_back(token);
   std::string text = sequence.text.push(token.id);

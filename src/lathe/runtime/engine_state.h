@@ -45,8 +45,9 @@ struct Engine::State {
   Status check(const Request& request) const;
   // Most tokens of prompt and output.
   int64_t length_limit(const Request& request) const;
-  // Whether `id` ends the answer of `sequence`.
-  bool is_stop_token(const Sequence& sequence, int32_t id) const;
+  std::vector<int32_t> eos_ids() const;
+  // The ids that end an answer to `request`.
+  std::vector<int32_t> stop_tokens(const Request& request) const;
   // Whether a callback of this step cancelled it.
   bool is_cancelled(RequestId id) const;
 

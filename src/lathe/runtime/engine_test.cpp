@@ -58,6 +58,26 @@ Completion generate(Engine& engine, Request request) {
   return completion ? std::move(*completion) : Completion{};
 }
 
+// Allows one id after the other.
+class Script final : public TokenConstraint {
+ public:
+  explicit Script(std::vector<int32_t> ids) : ids_(std::move(ids)) {}
+
+  void allowed(std::span<uint64_t> mask) override {
+    std::ranges::fill(mask, 0);
+    const auto id = static_cast<size_t>(ids_[at_]);
+    mask[id / 64] |= uint64_t{1} << (id % 64);
+  }
+
+  bool accept(int32_t id) override { return id == ids_[at_++]; }
+
+  bool finished() const override { return at_ == ids_.size(); }
+
+ private:
+  std::vector<int32_t> ids_;
+  size_t at_ = 0;
+};
+
 std::vector<int32_t> ids_of(const Completion& completion) {
   std::vector<int32_t> ids;
   for (const SampledToken& token : completion.tokens) ids.push_back(token.id);
@@ -166,6 +186,80 @@ TEST(Engine, CancelFromACallbackIsSafe) {
   EXPECT_EQ(ended.at(own)->tokens.size(), 2u);
   EXPECT_EQ(ended.at(other)->finish_reason, FinishReason::kCancelled);
   EXPECT_EQ(calls, 2);
+}
+
+// Whatever ends an answer, what was chosen counts: its tokens, and the stop token.
+TEST(Engine, EveryTokenThatWasChosenCounts) {
+  const std::unique_ptr<Engine> engine = open_storyteller();
+  const int32_t eos = engine->eos_ids().front();
+  const auto letter = [&](const char* text) { return engine->tokenizer()->find(text).value(); };
+  const std::vector<int32_t> text{letter("a"), letter("E"), letter("N")};
+
+  struct Case {
+    std::vector<int32_t> script;
+    std::vector<std::string> stop;
+    std::string text;
+    std::string stop_reason;
+    size_t tokens;
+    int64_t counted;
+  };
+
+  const std::string at_eos = str("token ", eos);
+  for (const Case& c : std::vector<Case>{{{text[0], text[1], text[2], eos}, {}, "aEN", at_eos, 3, 4},
+                                         {{text[0], text[1], text[2], eos}, {"END"}, "aEN", at_eos, 3, 4},
+                                         {{eos}, {"END"}, "", at_eos, 0, 1},
+                                         {{text[0], text[1], text[2]}, {"EN"}, "a", "stop string", 3, 3},
+                                         {{text[0], text[1], text[2]}, {"END"}, "aEN", "constraint", 3, 3}}) {
+    SCOPED_TRACE(c.stop_reason + str(c.stop.size()));
+    Request request;
+    request.prompt = {1, 2};
+    request.stop = c.stop;
+    request.constraint = std::make_shared<Script>(c.script);
+    std::string streamed;
+    std::vector<int32_t> part;
+    request.on_token = [&](const TokenEvent& event) {
+      streamed += event.text;
+      if (!event.is_stop_token) part.push_back(event.token.id);
+      return true;
+    };
+    const int64_t before = engine->stats().generated_tokens;
+    const Completion completion = generate(*engine, request);
+    EXPECT_EQ(completion.text, c.text);
+    EXPECT_EQ(streamed, c.text);
+    EXPECT_EQ(part, ids_of(completion));
+    EXPECT_EQ(completion.stop_reason, c.stop_reason);
+    EXPECT_EQ(completion.tokens.size(), c.tokens);
+    EXPECT_EQ(completion.completion_tokens, c.counted);
+    EXPECT_EQ(engine->stats().generated_tokens - before, c.counted);
+  }
+}
+
+TEST(Engine, LeastTokensHoldBackWhatWouldEnd) {
+  const TinyEngine engine(128);
+  const std::vector<int32_t> plain = ids_of(generate(*engine.engine, greedy_request({4, 5}, 30)));
+  Request request = greedy_request({4, 5}, 30);
+  request.stop_token_ids = {plain[0], 7};
+  request.sampling.logit_bias = {{7, 100.0}};
+  EXPECT_EQ(generate(*engine.engine, request).completion_tokens, 1);
+  request.min_tokens = 5;
+  const Completion least = generate(*engine.engine, request);
+  ASSERT_EQ(least.tokens.size(), 5u);
+  EXPECT_EQ(least.completion_tokens, 6);
+  EXPECT_EQ(least.stop_reason, "token 7");
+  for (const int32_t id : ids_of(least)) EXPECT_TRUE(id != 7 && id != plain[0]);
+  request.draft_tokens = 8;
+  EXPECT_EQ(ids_of(generate(*engine.engine, request)), ids_of(least));
+  request.min_tokens = 30;
+  EXPECT_EQ(generate(*engine.engine, request).finish_reason, FinishReason::kLength);
+  // The end comes where a constraint wants nothing else.
+  const int32_t other = plain[0] == 3 ? 4 : 3;
+  request.constraint = std::make_shared<Script>(std::vector<int32_t>{other, 7});
+  EXPECT_EQ(ids_of(generate(*engine.engine, request)), (std::vector<int32_t>{other}));
+  request.constraint = nullptr;
+  request.min_tokens = 31;
+  EXPECT_EQ(engine->generate(request).error().message, "min_tokens: expected at most max_tokens, 30, found 31");
+  request.min_tokens = -1;
+  EXPECT_EQ(engine->generate(request).error().message, "min_tokens: expected 0 or more, found -1");
 }
 
 TEST(Engine, StopTokensEndTheAnswerAndAreNotPartOfIt) {

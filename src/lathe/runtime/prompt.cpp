@@ -78,8 +78,9 @@ Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& v
 
 Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer,
                                          const ChatTemplate& chat_template,
-                                         const Json& variables) {
-  const Result<std::vector<RenderedPiece>> pieces = chat_template.render_pieces(variables);
+                                         const Json& variables,
+                                         std::span<const TrustedText> trusted) {
+  const Result<std::vector<RenderedPiece>> pieces = chat_template.render_pieces(variables, trusted);
   if (!pieces) return template_error(pieces.error());
   std::vector<int32_t> ids = encode_pieces(tokenizer, *pieces);
   // Templates write BOS themselves; the few that do not get one.

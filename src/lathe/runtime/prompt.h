@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,9 +31,11 @@ Result<Json> template_variables(const Tokenizer& tokenizer, const Json& request)
 // The rendered prompt as text. Errors begin with "chat template: ".
 Result<std::string> render_chat(const ChatTemplate& chat_template, const Json& variables);
 
-// Renders and encodes: template text with special tokens recognised, message text without, no second BOS.
+// Renders and encodes: template text and what of the messages is `trusted` with special tokens recognised, the rest of
+// the messages without, no second BOS.
 Result<std::vector<int32_t>> encode_chat(const Tokenizer& tokenizer,
                                          const ChatTemplate& chat_template,
-                                         const Json& variables);
+                                         const Json& variables,
+                                         std::span<const TrustedText> trusted = {});
 
 }  // namespace lathe

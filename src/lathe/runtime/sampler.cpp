@@ -106,6 +106,13 @@ Sampler::Sampler(SamplingParams params,
   seen_.erase(std::unique(seen_.begin(), seen_.end()), seen_.end());
 }
 
+void Sampler::hold_back(std::vector<int32_t> ids, int64_t until) {
+  std::ranges::sort(ids);
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  held_back_ = std::move(ids);
+  held_until_ = until;
+}
+
 void Sampler::penalise(std::span<float> logits) const {
   if (params_.repetition_penalty != 1.0) {
     for (const int32_t id : seen_) {
@@ -130,6 +137,18 @@ void Sampler::mask(std::span<float> logits) {
   for (size_t id = 0; id < logits.size(); ++id) {
     if ((allowed_[id / 64] >> (id % 64) & 1) == 0) logits[id] = kMasked;
   }
+}
+
+void Sampler::mask_held_back(std::span<float> logits) {
+  std::vector<std::pair<size_t, float>> before;
+  for (const int32_t id : held_back_) {
+    const auto at = static_cast<size_t>(id);
+    if (id < 0 || at >= logits.size()) continue;
+    before.emplace_back(at, logits[at]);
+    logits[at] = kMasked;
+  }
+  if (logits[static_cast<size_t>(argmax(logits))] != kMasked) return;
+  for (const auto& [at, logit] : before) logits[at] = logit;  // there is nothing else
 }
 
 void Sampler::count(int32_t id) {
@@ -194,6 +213,7 @@ Result<SampledToken> Sampler::sample(std::span<float> logits, int64_t index) {
   if (params_.logprobs >= 0) raw.assign(logits.begin(), logits.end());
   penalise(logits);
   mask(logits);
+  if (index < held_until_) mask_held_back(logits);
   const int32_t id = draw(logits, index);
   if (constraint_ != nullptr && (logits[static_cast<size_t>(id)] == kMasked || !constraint_->accept(id))) {
     return Error{Errc::kInvalidData,

@@ -1,7 +1,7 @@
 // Sampling: from the logits of one position to the next token. A choice depends on the logits, the request's
 // parameters, its seed, its constraint and the position alone. Order: repetition, presence and frequency penalties,
-// logit bias, ids without a token (trap T14) and ids that the constraint does not allow masked, temperature, top-k,
-// top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
+// logit bias, ids without a token (trap T14), ids that the constraint does not allow and ids held back masked,
+// temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
 #pragma once
 
 #include <cstdint>
@@ -53,6 +53,9 @@ class Sampler {
           const std::vector<bool>* usable,
           TokenConstraint* constraint = nullptr);
 
+  // Before output index `until` none of `ids` is chosen, as long as there is anything else to choose.
+  void hold_back(std::vector<int32_t> ids, int64_t until);
+
   // Chooses the token for output index `index` (0 for the first) and tells the constraint. `logits` [V] is overwritten.
   // Fails when a logit is NaN or +infinity, which means that the model or its weights are broken, and when the
   // constraint leaves no token to choose.
@@ -61,12 +64,15 @@ class Sampler {
  private:
   void penalise(std::span<float> logits) const;
   void mask(std::span<float> logits);
+  void mask_held_back(std::span<float> logits);
   void count(int32_t id);
   int32_t draw(std::span<const float> logits, int64_t index);
 
   SamplingParams params_;
   const std::vector<bool>* usable_;
   TokenConstraint* constraint_;
+  std::vector<int32_t> held_back_;                          // sorted
+  int64_t held_until_ = 0;                                  // output index
   std::vector<uint64_t> allowed_;                           // what the constraint said last
   std::vector<std::pair<int32_t, int32_t>> output_counts_;  // id -> times in the output, sorted by id
   std::vector<int32_t> seen_;                               // distinct ids of prompt and output, sorted

@@ -296,5 +296,21 @@ TEST(Validate, NamesTheFieldTheRangeAndTheValue) {
   }
 }
 
+TEST(Sampler, IdsHeldBackAreChosenOnlyWhereNothingElseIsLeft) {
+  const auto choose = [](Sampler& sampler, int64_t index) {
+    std::vector<float> logits{0.0F, 5.0F, 1.0F};
+    return sampler.sample(logits, index).value().id;
+  };
+  Sampler sampler({.temperature = 0.0}, {}, nullptr);
+  sampler.hold_back({7, 1, 1, -1}, 2);
+  EXPECT_EQ(choose(sampler, 0), 2);
+  EXPECT_EQ(choose(sampler, 1), 2);
+  EXPECT_EQ(choose(sampler, 2), 1);
+  const std::vector<bool> only_one{false, true, false};
+  Sampler stuck({.temperature = 0.0}, {}, &only_one);
+  stuck.hold_back({1}, 2);
+  EXPECT_EQ(choose(stuck, 0), 1);
+}
+
 }  // namespace
 }  // namespace lathe

@@ -29,6 +29,7 @@ struct Sequence {
   TextStream text;
   SequenceCache cache;
   std::vector<int32_t> tokens = {};  // prompt and output
+  std::vector<int32_t> stop_tokens = {};
   int64_t computed = 0;              // tokens whose cache rows exist
   int64_t length_limit = 0;          // of tokens
   int64_t expanded_until = 0;        // by the prompt's length alone, also when output is computed anew

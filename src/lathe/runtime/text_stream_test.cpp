@@ -26,8 +26,9 @@ int32_t id_of(std::string_view text) {
 // What each push gives, then what finish gives.
 std::vector<std::string> stream(const std::vector<int32_t>& ids,
                                 std::vector<std::string> stop,
-                                bool* stopped = nullptr) {
-  TextStream text(&storyteller(), std::move(stop));
+                                bool* stopped = nullptr,
+                                int64_t min_tokens = 0) {
+  TextStream text(&storyteller(), std::move(stop), {}, min_tokens);
   std::vector<std::string> out;
   for (const int32_t id : ids) out.push_back(text.push(id));
   out.push_back(text.finish());
@@ -94,6 +95,19 @@ TEST(TextStream, TheEarliestOfSeveralStopStringsCuts) {
   EXPECT_TRUE(stopped) << "the shorter one is complete first";
 }
 
+TEST(TextStream, StopStringsCountBehindTheLeastTokensOnly) {
+  bool stopped = false;
+  EXPECT_EQ(stream(letters("ENDxENDy"), {"END"}, &stopped, 3), (Texts{"", "", "END", "x", "", "", "", "", ""}));
+  EXPECT_TRUE(stopped);
+  EXPECT_EQ(stream(letters("ENDx"), {"END"}, &stopped, 2), (Texts{"", "", "", "", ""}));
+  EXPECT_TRUE(stopped) << "it ends with the third token";
+  // Held for the longer one, the shorter one lies in the first tokens.
+  EXPECT_EQ(stream(letters("abx"), {"ab", "abc"}, &stopped, 2), (Texts{"", "", "abx", ""}));
+  EXPECT_FALSE(stopped);
+  EXPECT_EQ(stream(letters("aEN"), {"EN"}, &stopped, 9), (Texts{"a", "", "EN", ""}));
+  EXPECT_FALSE(stopped);
+}
+
 TEST(TextStream, EmptyStopStringsAreIgnored) {
   bool stopped = true;
   EXPECT_EQ(stream(letters("ab"), {"", ""}, &stopped), (Texts{"a", "b", ""}));
@@ -129,7 +143,7 @@ TEST(TextStream, SpecialTokensHaveNoText) {
 }
 
 // Random texts over two letters and random stop strings: what has come out after each token is everything before the
-// first stop string, less the longest end that may still become one.
+// first stop string that ends behind the least tokens, less the longest end that may still become one.
 TEST(TextStream, EveryPushReleasesExactlyWhatIsCertain) {
   for (uint64_t seed = 1; seed <= 500; ++seed) {
     Rng rng(seed);
@@ -141,13 +155,18 @@ TEST(TextStream, EveryPushReleasesExactlyWhatIsCertain) {
     std::vector<std::string> stop;
     for (int64_t i = rng.next_int(0, 3); i > 0; --i) stop.push_back(word(rng.next_int(1, 5)));
     const std::string all = word(30);
-    TextStream text(&storyteller(), stop);
+    const auto least = static_cast<size_t>(std::max<int64_t>(rng.next_int(-10, 12), 0));
+    TextStream text(&storyteller(), stop, {}, static_cast<int64_t>(least));
     std::string released;
     for (size_t n = 1; n <= all.size(); ++n) {
       released += text.push(id_of(all.substr(n - 1, 1)));
       const std::string seen = all.substr(0, n);
       size_t cut = std::string::npos;
-      for (const std::string& s : stop) cut = std::min(cut, seen.find(s));
+      for (const std::string& s : stop) {
+        size_t at = seen.find(s);
+        while (at != std::string::npos && at + s.size() <= least) at = seen.find(s, at + 1);
+        cut = std::min(cut, at);
+      }
       ASSERT_EQ(text.stopped(), cut != std::string::npos) << "seed " << seed;
       if (cut != std::string::npos) {
         ASSERT_EQ(released, seen.substr(0, cut)) << "seed " << seed;

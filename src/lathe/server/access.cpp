@@ -107,6 +107,17 @@ std::string Access::allowed_origin(std::string_view origin) const {
   return {};
 }
 
+std::string Access::allowed_headers(std::string_view requested) {
+  const auto is_list_character = [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+           c == ',' || c == ' ';
+  };
+  if (requested.empty() || !std::ranges::all_of(requested, is_list_character)) {
+    return "Authorization, Content-Type, X-Api-Key";
+  }
+  return std::string(requested);
+}
+
 bool Access::allows_origin(std::string_view origin, std::string_view host) const {
   if (origin.empty() || !allowed_origin(origin).empty()) return true;
   const size_t scheme = origin.find("://");

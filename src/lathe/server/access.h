@@ -37,6 +37,10 @@ class Access {
   // What Access-Control-Allow-Origin is to say; empty: nothing.
   std::string allowed_origin(std::string_view origin) const;
 
+  // What Access-Control-Allow-Headers is to say to a page that wants to send the headers `requested` (names with commas
+  // between them): those, since clients have headers of their own, or ours where it is no such list.
+  static std::string allowed_headers(std::string_view requested);
+
   // A page of `origin` (the request's Origin header) may call. The server's own page is of the origin `host`.
   bool allows_origin(std::string_view origin, std::string_view host) const;
 

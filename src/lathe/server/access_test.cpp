@@ -72,6 +72,14 @@ TEST(Access, PagesOfNamedOriginsMayCall) {
   EXPECT_EQ(Access({}, {"*"}, {}, false).allowed_origin("https://any.example"), "*");
 }
 
+TEST(Access, PagesMaySendTheHeadersOfTheirClients) {
+  EXPECT_EQ(Access::allowed_headers("authorization,content-type, x-stainless-lang"),
+            "authorization,content-type, x-stainless-lang");
+  for (const char* other : {"", "*", "a\r\nSet-Cookie: x", "a;b", "\"a\""}) {
+    EXPECT_EQ(Access::allowed_headers(other), "Authorization, Content-Type, X-Api-Key") << other;
+  }
+}
+
 Result<std::vector<std::string>> keys_of(const std::string& text) {
   const TempDir folder;
   const std::filesystem::path file = folder.path() / "keys";

@@ -1,6 +1,9 @@
 #include "lathe/server/answer.h"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
+#include <numeric>
 #include <utility>
 
 #include "lathe/base/str.h"
@@ -65,11 +68,13 @@ Answer::Answer(const ServedModel& model,
       chat_(request.chat),
       stream_(request.stream),
       include_usage_(request.include_usage),
+      continuous_usage_(request.continuous_usage),
       logprobs_(request.logprobs >= 0),
       prompt_logprobs_(request.prompt_logprobs >= 0),
       token_ids_(request.return_token_ids),
       echo_(request.echo),
       n_(static_cast<size_t>(request.n)),
+      best_of_(static_cast<size_t>(request.best_of)),
       identity_(new_identity(request.chat, model.id)) {
   for (size_t i = 0; i < prompts.size(); ++i) {
     usage_.prompt_tokens += std::ssize(prompts[i]);
@@ -78,7 +83,7 @@ Answer::Answer(const ServedModel& model,
     const auto* text = std::get_if<std::string>(&request.prompts[i]);
     prompt_texts_.push_back(text != nullptr ? *text : model.tokenizer->decode(prompts[i], /*skip_special=*/true));
   }
-  for (size_t i = 0; i < prompts.size() * n_; ++i) {
+  for (size_t i = 0; i < prompts.size() * best_of_; ++i) {
     AnswerOptions own = options;
     own.id_seed = str(identity_.id.substr(identity_.id.find('-') + 1), "_", i);
     choices_.push_back({.splitter = MessageSplitter(*model.tokenizer, own)});
@@ -101,6 +106,8 @@ void Answer::take_one(Update update, std::string& events) {
     return;
   }
   usage_.completion_tokens += std::ssize(update.tokens);
+  choice.made += std::ssize(update.tokens);
+  for (const SampledToken& token : update.tokens) choice.logprob += token.logprob;
   if (chat_) {
     add_chat_events(choice, index, update, events);
   } else {
@@ -118,15 +125,17 @@ void Answer::finish(Choice& choice, size_t index, const Completion& completion) 
   ++finished_;
   choice.finish_reason = completion.finish_reason == FinishReason::kLength ? "length" : "stop";
   usage_.reasoning_tokens += choice.splitter.reasoning_tokens();
+  // The tokens of the text came in updates; the one that ended the answer counts, too.
+  usage_.completion_tokens += completion.completion_tokens - std::ssize(completion.tokens);
   if (!choice.message.tool_calls.empty() && choice.finish_reason == "stop") choice.finish_reason = "tool_calls";
   if (!stream_) choice.prompt_tokens = completion.prompt_logprobs;
   // A prompt counts once, however many answers it has.
-  if (index % n_ == 0) {
+  if (index % best_of_ == 0) {
     usage_.cached_tokens += completion.cached_prompt_tokens;
     timings_.cached_tokens += completion.cached_prompt_tokens;
     timings_.prompt_tokens += completion.prompt_tokens - completion.cached_prompt_tokens;
   }
-  timings_.predicted_tokens += std::ssize(completion.tokens);
+  timings_.predicted_tokens += completion.completion_tokens;
   timings_.queue_s = std::max(timings_.queue_s, completion.queued_s);
   timings_.prompt_s = std::max(timings_.prompt_s, completion.prefill_s - completion.queued_s);
   timings_.predicted_s = std::max(timings_.predicted_s, completion.decode_s);
@@ -168,7 +177,7 @@ void Answer::add_completion_events(Choice& choice, size_t index, const Update& u
   std::vector<SampledToken> tokens;
   const bool with_prompt = !choice.begun && echo_;
   if (with_prompt) {
-    text.insert(0, prompt_texts_[index / n_]);
+    text.insert(0, prompt_texts_[index / best_of_]);
     // An answer without tokens has them in its end only.
     tokens = update.tokens.empty() && update.finished ? (*update.finished)->prompt_logprobs : update.prompt_logprobs;
   }
@@ -196,7 +205,7 @@ Json Answer::chunk(size_t index, Json payload, Json logprobs, const std::string&
   choices.push(std::move(choice));
   Json out = envelope(identity_, chat_ ? "chat.completion.chunk" : "text_completion");
   out.set("choices", std::move(choices));
-  if (include_usage_) out.set("usage", Json());
+  if (include_usage_) out.set("usage", continuous_usage_ ? to_json(usage_) : Json());
   if (!finish_reason.empty() && finished_ == choices_.size()) out.set("timings", to_json(timings_));
   return out;
 }
@@ -223,7 +232,7 @@ std::string Answer::end_of_stream() const {
 void Answer::add_extras(Json& out, const Choice& choice, size_t index) const {
   if (token_ids_) {
     out.set("token_ids", ids_of(choice.tokens));
-    out.set("prompt_token_ids", Json::list(prompt_ids_[index / n_]));
+    out.set("prompt_token_ids", Json::list(prompt_ids_[index / best_of_]));
   }
   if (prompt_logprobs_) out.set("prompt_logprobs", prompt_logprobs(*model_.tokenizer, choice.prompt_tokens));
 }
@@ -252,7 +261,7 @@ Json Answer::chat_choice(const Choice& choice, size_t index) const {
 Json Answer::completion_choice(const Choice& choice, size_t index) const {
   Json out = Json::object();
   out.set("index", static_cast<int64_t>(index));
-  out.set("text", echo_ ? prompt_texts_[index / n_] + choice.text : choice.text);
+  out.set("text", echo_ ? prompt_texts_[index / best_of_] + choice.text : choice.text);
   Json logprobs;
   if (logprobs_) {
     std::vector<SampledToken> tokens;
@@ -267,10 +276,30 @@ Json Answer::completion_choice(const Choice& choice, size_t index) const {
   return out;
 }
 
+// Of each prompt's answers the n of the highest log-probability per token, empty ones last, the earlier one among
+// equals.
+std::vector<size_t> Answer::best_choices() const {
+  const auto score = [this](size_t i) {
+    const Choice& choice = choices_[i];
+    return choice.made > 0 ? choice.logprob / static_cast<double>(choice.made)
+                           : -std::numeric_limits<double>::infinity();
+  };
+  std::vector<size_t> out;
+  for (size_t first = 0; first < choices_.size(); first += best_of_) {
+    std::vector<size_t> made(best_of_);
+    std::iota(made.begin(), made.end(), first);
+    if (best_of_ > n_) std::ranges::stable_sort(made, std::ranges::greater(), score);
+    out.insert(out.end(), made.begin(), made.begin() + static_cast<ptrdiff_t>(n_));
+  }
+  return out;
+}
+
 Json Answer::document() const {
   Json choices = Json::array();
-  for (size_t i = 0; i < choices_.size(); ++i) {
-    choices.push(chat_ ? chat_choice(choices_[i], i) : completion_choice(choices_[i], i));
+  for (const size_t i : best_choices()) {
+    Json choice = chat_ ? chat_choice(choices_[i], i) : completion_choice(choices_[i], i);
+    choice.set("index", std::ssize(choices.as_array()));
+    choices.push(std::move(choice));
   }
   Json out = envelope(identity_, chat_ ? "chat.completion" : "text_completion");
   out.set("choices", std::move(choices));

@@ -54,6 +54,8 @@ class Answer {
     std::vector<SampledToken> tokens = {};  // where log-probabilities or ids are wanted
     std::vector<SampledToken> prompt_tokens = {};
     int64_t text_offset = 0;
+    double logprob = 0.0;  // of its tokens together
+    int64_t made = 0;      // tokens
     std::string finish_reason = {};
   };
 
@@ -65,17 +67,20 @@ class Answer {
   void add_token_ids(Json& chunk, const Update& update) const;
   Json chat_choice(const Choice& choice, size_t index) const;
   Json completion_choice(const Choice& choice, size_t index) const;
+  std::vector<size_t> best_choices() const;
   void add_extras(Json& out, const Choice& choice, size_t index) const;
 
   const ServedModel& model_;
   bool chat_;
   bool stream_;
   bool include_usage_;
+  bool continuous_usage_;
   bool logprobs_;
   bool prompt_logprobs_;
   bool token_ids_;
   bool echo_;
-  size_t n_;
+  size_t n_;        // answers told per prompt
+  size_t best_of_;  // answers made per prompt
   AnswerIdentity identity_;
   std::vector<std::string> prompt_texts_;         // with echo
   std::vector<std::vector<int32_t>> prompt_ids_;  // with return_token_ids

@@ -4,6 +4,7 @@
 #include <array>
 #include <utility>
 
+#include "lathe/base/str.h"
 #include "lathe/chat/chat_format.h"
 
 namespace lathe::server {
@@ -13,15 +14,6 @@ namespace {
 constexpr int32_t kMaxForcedCalls = 16;
 
 using Masks = Result<std::shared_ptr<GrammarMasks>>;
-
-// Where the prompt leaves the model in its thoughts: the token that ends them, behind which the answer comes.
-std::optional<int32_t> end_of_thoughts(const Tokenizer& tokenizer, const std::vector<int32_t>& prompt) {
-  const std::optional<int32_t> begin = tokenizer.find(kThinkBegin), end = tokenizer.find(kThinkEnd);
-  if (!begin || !end) return {};
-  const auto last =
-      std::find_if(prompt.rbegin(), prompt.rend(), [&](int32_t id) { return id == *begin || id == *end; });
-  return last != prompt.rend() && *last == *begin ? end : std::nullopt;
-}
 
 bool forces_calls(const GenerationRequest& request) {
   return request.tool_choice == ToolChoice::kRequired || request.tool_choice == ToolChoice::kNamed;
@@ -59,13 +51,23 @@ std::optional<ApiError> constrain_answers(const ServedModel& model,
   const bool calls = forces_calls(request);
   if (!calls && request.format == ResponseFormat::kText) return {};
   if (calls && request.format != ResponseFormat::kText) {
-    return invalid_field("response_format", "expected text beside a \"tool_choice\" that forces calls");
+    return invalid_field(request.format_field, "expected text beside a \"tool_choice\" that forces calls");
   }
   Masks masks = calls ? masks_of_calls(model, request) : masks_of_format(model, request);
-  if (!masks) return invalid_field(calls ? "tools" : "response_format", masks.error().message);
+  const char* field = calls ? "tools" : request.format_field;
+  if (!masks) return invalid_field(field, masks.error().message);
   for (Request& answer : answers) {
-    answer.constraint = model.constraints->begin(
-        *masks, request.chat ? end_of_thoughts(*model.tokenizer, answer.prompt) : std::nullopt);
+    // Where the prompt leaves the model in its thoughts, the answer comes behind the token that ends them.
+    std::optional<int32_t> marker;
+    if (request.chat && model.opens_reasoning(answer.prompt)) {
+      marker = model.tokenizer->find(kThinkEnd);
+      if (!marker) {
+        return invalid_field(
+            field,
+            str("expected a vocabulary with ", kThinkEnd, " where the prompt ends in ", kThinkBegin, ", found none"));
+      }
+    }
+    answer.constraint = model.constraints->begin(*masks, marker);
   }
   return {};
 }

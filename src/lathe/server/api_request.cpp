@@ -95,6 +95,7 @@ void read_stream(FieldReader& reader, GenerationRequest& out) {
   if (!out.stream) return reader.fail("stream_options", "expected it only with \"stream\": true");
   FieldReader inner(*options);
   inner.boolean("include_usage", out.include_usage);
+  inner.boolean("continuous_usage_stats", out.continuous_usage);
   if (std::optional<ApiError> error = inner.take_error()) {
     error->message = "stream_options." + error->message;
     error->param = "stream_options." + error->param;
@@ -127,22 +128,58 @@ void read_response_format(FieldReader& reader, GenerationRequest& out) {
   out.schema = *schema;
 }
 
+// A schema under one of vLLM's names: an object, or its text.
+void take_schema(FieldReader& reader, const char* name, const Json& given, GenerationRequest& out) {
+  Json schema = given;
+  if (given.is_string()) {
+    Result<Json> parsed = parse_json(given.as_string(), {.max_depth = 64});
+    if (!parsed) return reader.fail(name, str("not valid JSON: ", parsed.error().message));
+    schema = *std::move(parsed);
+  }
+  if (!schema.is_object()) return reader.fail(name, str("expected a JSON schema, found ", describe(schema)));
+  if (out.format != ResponseFormat::kText) return reader.fail(name, "expected one schema or \"response_format\"");
+  out.format = ResponseFormat::kJsonSchema;
+  out.schema = std::move(schema);
+  out.format_field = name;
+}
+
+// vLLM's own ways to ask for JSON: "guided_json", and "json" of "structured_outputs".
+void read_vllm_formats(FieldReader& reader, GenerationRequest& out) {
+  const Json* guided = reader.find("guided_json");
+  if (guided != nullptr && !reader.failed()) take_schema(reader, "guided_json", *guided, out);
+  const Json* outputs = reader.find("structured_outputs");
+  if (outputs == nullptr || reader.failed()) return;
+  if (!outputs->is_object()) {
+    return reader.fail("structured_outputs", str("expected an object, found ", describe(*outputs)));
+  }
+  for (const auto& [name, value] : outputs->as_object()) {
+    if (name == "json" && !value.is_null()) {
+      take_schema(reader, "structured_outputs", value, out);
+    } else if (!value.is_null()) {
+      reader.fail("structured_outputs", str("expected \"json\" alone, found ", quoted(name, 40)));
+    }
+  }
+}
+
+// After the limit of tokens is known.
+void read_min_tokens(FieldReader& reader, GenerationRequest& out) {
+  if (!reader.whole("min_tokens", 0, kMaxTokens, out.min_tokens)) return;
+  if (out.max_tokens < 0 || out.min_tokens <= out.max_tokens) return;
+  reader.fail("min_tokens", str("expected at most max_tokens, ", out.max_tokens, ", found ", out.min_tokens));
+}
+
 // What other servers have and this one has not: better a clear refusal than half of an answer.
 void refuse_unsupported(FieldReader& reader) {
   for (const char* name : {"functions",
                            "function_call",
                            "audio",
-                           "suffix",
-                           "min_tokens",
                            "include_stop_str_in_output",
                            "use_beam_search",
                            "length_penalty",
                            "grammar",
-                           "guided_json",
                            "guided_regex",
                            "guided_choice",
                            "guided_grammar",
-                           "structured_outputs",
                            "thinking_token_budget",
                            "continue_final_message",
                            "chat_template",
@@ -177,6 +214,7 @@ void read_common(FieldReader& reader, const RequestLimits& limits, GenerationReq
     reader.fail("prompt_logprobs", "expected it only without \"stream\": true");
   }
   read_response_format(reader, out);
+  read_vllm_formats(reader, out);
 }
 
 void read_chat_logprobs(FieldReader& reader, GenerationRequest& out) {
@@ -287,6 +325,26 @@ void read_prompts(FieldReader& reader, const RequestLimits& limits, std::vector<
   }
 }
 
+// After n and stream. 0 and 1 are what clients send that want nothing of it.
+void read_best_of(FieldReader& reader, const RequestLimits& limits, GenerationRequest& out) {
+  int64_t best_of = 0;
+  reader.whole("best_of", 0, limits.max_choices, best_of);
+  if (reader.failed()) return;
+  out.best_of = best_of > 1 ? best_of : out.n;
+  if (out.best_of < out.n) reader.fail("best_of", str("expected at least n, ", out.n, ", found ", best_of));
+  if (out.best_of > out.n && out.stream) reader.fail("best_of", "expected more than n only without \"stream\": true");
+}
+
+// After the prompts.
+void read_suffix(FieldReader& reader, GenerationRequest& out) {
+  reader.text("suffix", size_t{1} << 30, out.suffix);
+  if (reader.failed() || out.suffix.empty()) return;
+  if (out.echo) return reader.fail("suffix", "expected it only without \"echo\": true");
+  if (!std::holds_alternative<std::string>(out.prompts.front())) {
+    reader.fail("suffix", "expected it only with text as the prompt");
+  }
+}
+
 }  // namespace
 
 std::optional<ApiError> parse_chat_request(std::string_view body, const RequestLimits& limits, GenerationRequest& out) {
@@ -296,8 +354,11 @@ std::optional<ApiError> parse_chat_request(std::string_view body, const RequestL
   out.chat = true;
   FieldReader reader(json);
   read_common(reader, limits, out);
+  out.best_of = out.n;
+  reader.refuse("suffix");
   reader.whole("max_tokens", 1, kMaxTokens, out.max_tokens);
   reader.whole("max_completion_tokens", 1, kMaxTokens, out.max_tokens);
+  read_min_tokens(reader, out);
   read_chat_logprobs(reader, out);
   read_tool_fields(reader, out);
   reader.boolean("separate_reasoning", out.split_reasoning);
@@ -315,14 +376,13 @@ std::optional<ApiError> parse_completion_request(std::string_view body,
   read_common(reader, limits, out);
   out.max_tokens = 16;
   reader.whole("max_tokens", 0, kMaxTokens, out.max_tokens);
+  read_min_tokens(reader, out);
   reader.boolean("echo", out.echo);
   reader.whole("logprobs", 0, kMaxTopLogprobs, out.logprobs);
-  int64_t best_of = out.n;
-  if (reader.whole("best_of", 0, limits.max_choices, best_of) && best_of > 1 && best_of != out.n) {
-    reader.fail("best_of", str("expected the value of n, ", out.n, ", found ", best_of));
-  }
+  read_best_of(reader, limits, out);
   read_prompts(reader, limits, out.prompts);
-  const int64_t choices = std::ssize(out.prompts) * out.n;
+  read_suffix(reader, out);
+  const int64_t choices = std::ssize(out.prompts) * out.best_of;
   if (!reader.failed() && choices > limits.max_choices) {
     reader.fail("n", str("expected at most ", limits.max_choices, " answers in all, found ", choices));
   }

@@ -46,7 +46,8 @@ TEST(ApiRequest, LeavesDefaults) {
 TEST(ApiRequest, ReadsEveryField) {
   const GenerationRequest r = chat_of(
       R"("temperature": 0, "top_p": 0.5, "top_k": -1, "min_p": 0.1, "repeat_penalty": 1.5, "presence_penalty": -2,
-         "frequency_penalty": 2, "seed": -1, "n": 3, "max_completion_tokens": 7.0, "stop": "x", "stop_token_ids": [5],
+         "frequency_penalty": 2, "seed": -1, "n": 3, "max_completion_tokens": 7.0, "min_tokens": 6, "stop": "x",
+         "stop_token_ids": [5],
          "logit_bias": {"7": -100}, "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true},
          "logprobs": true, "top_logprobs": 20, "return_token_ids": true, "model": "any", "nobody_knows": {}, "tools": null)");
   EXPECT_EQ(r.sampling.temperature, 0.0);
@@ -59,6 +60,7 @@ TEST(ApiRequest, ReadsEveryField) {
   EXPECT_EQ(r.seed, ~uint64_t{0});
   EXPECT_EQ(r.n, 3);
   EXPECT_EQ(r.max_tokens, 7);
+  EXPECT_EQ(r.min_tokens, 6);
   EXPECT_THAT(r.stop, ElementsAre("x"));
   EXPECT_THAT(r.stop_token_ids, ElementsAre(5));
   EXPECT_THAT(r.sampling.logit_bias, ElementsAre(Pair(7, -100.0)));
@@ -99,6 +101,7 @@ TEST(ApiRequest, NamesTheFieldThatIsWrong) {
            {R"("temperature": 2.5)", "temperature", "temperature: expected a number from 0 to 2, found 2.5"},
            {R"("top_p": 0)", "top_p", "top_p: expected a number above 0, found 0"},
            {R"("max_tokens": 0)", "max_tokens", "max_tokens: expected a whole number from 1 to 2147483647, found 0"},
+           {R"("max_tokens": 4, "min_tokens": 5)", "min_tokens", "min_tokens: expected at most max_tokens, 4, found 5"},
            {R"("n": 129)", "n", "n: expected a whole number from 1 to 128, found 129"},
            {R"("stop": [""])", "stop", "stop: expected strings of 1 to 1024 bytes, found \"\""},
            {R"("logit_bias": {"300": 1})", "logit_bias", "logit_bias: expected token ids from 0 to 299, found \"300\""},
@@ -129,6 +132,64 @@ TEST(ApiRequest, RefusesWhatIsNoObject) {
     EXPECT_EQ(error->code, "invalid_json") << body;
     EXPECT_TRUE(error->message.starts_with("body: ")) << error->message;
   }
+}
+
+TEST(ApiRequest, TakesSchemasUnderTheNamesOfVllm) {
+  for (const char* fields : {R"("guided_json": {"type": "null"})",
+                             R"("guided_json": "{\"type\": \"null\"}")",
+                             R"("structured_outputs": {"json": {"type": "null"}, "regex": null})",
+                             R"("structured_outputs": {"json": "{\"type\": \"null\"}"})"}) {
+    const GenerationRequest r = chat_of(fields);
+    EXPECT_EQ(r.format, ResponseFormat::kJsonSchema) << fields;
+    EXPECT_EQ(r.schema.dump(), R"({"type":"null"})") << fields;
+    EXPECT_TRUE(std::string_view(fields).starts_with(str("\"", r.format_field, "\""))) << fields;
+  }
+  GenerationRequest out;
+  for (const auto& [fields, param] :
+       {std::pair(R"("guided_json": "{")", "guided_json"),
+        std::pair(R"("guided_json": [1])", "guided_json"),
+        std::pair(R"("guided_json": {}, "response_format": {"type": "json_object"})", "guided_json"),
+        std::pair(R"("guided_json": {}, "structured_outputs": {"json": {}})", "structured_outputs"),
+        std::pair(R"("structured_outputs": {"choice": ["a"]})", "structured_outputs")}) {
+    const auto error =
+        parse_chat_request(str(R"({"messages": [{"role": "user", "content": "hi"}],)", fields, "}"), kLimits, out);
+    ASSERT_TRUE(error.has_value()) << fields;
+    EXPECT_EQ(error->param, param);
+  }
+}
+
+TEST(ApiRequest, MakesAtLeastAsManyAnswersAsItTells) {
+  EXPECT_EQ(chat_of(R"("n": 3, "best_of": 7)").best_of, 3) << "completions only";
+  for (const auto& [fields, best_of] : {std::pair(R"("n": 3)", 3),
+                                        std::pair(R"("n": 3, "best_of": 1)", 3),
+                                        std::pair(R"("n": 3, "best_of": 7)", 7),
+                                        std::pair(R"("best_of": 0)", 1)}) {
+    EXPECT_EQ(completion_of(str(R"("prompt": "a", )", fields)).best_of, best_of) << fields;
+  }
+  GenerationRequest out;
+  for (const auto& [fields, param] : {std::pair(R"("n": 3, "best_of": 2)", "best_of"),
+                                      std::pair(R"("n": 1, "best_of": 2, "stream": true)", "best_of"),
+                                      std::pair(R"("best_of": 65)", "n")}) {
+    const auto error = parse_completion_request(str(R"({"prompt": ["a", "b"],)", fields, "}"), kLimits, out);
+    ASSERT_TRUE(error.has_value()) << fields;
+    EXPECT_EQ(error->param, param) << fields;
+  }
+}
+
+TEST(ApiRequest, TakesASuffixBehindATextOnly) {
+  EXPECT_EQ(completion_of(R"("prompt": "a", "suffix": "b")").suffix, "b");
+  EXPECT_EQ(completion_of(R"("prompt": [1], "suffix": "", "echo": true)").suffix, "");
+  GenerationRequest out;
+  for (const char* wrong : {R"({"prompt": "a", "suffix": "b", "echo": true})",
+                            R"({"prompt": [1], "suffix": "b"})",
+                            R"({"prompt": "a", "suffix": 1})"}) {
+    const auto error = parse_completion_request(wrong, kLimits, out);
+    ASSERT_TRUE(error.has_value()) << wrong;
+    EXPECT_EQ(error->param, "suffix");
+  }
+  EXPECT_EQ(
+      parse_chat_request(R"({"messages": [{"role": "user", "content": "a"}], "suffix": "b"})", kLimits, out)->param,
+      "suffix");
 }
 
 TEST(ApiRequest, RefusesMoreAnswersThanAllowed) {

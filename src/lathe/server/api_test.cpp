@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -178,6 +179,84 @@ TEST_F(ApiTest, StreamsWhatItAnswersWhole) {
   EXPECT_TRUE(events.back().find("choices")->as_array().empty());
   EXPECT_EQ(events.back().find("usage")->find("completion_tokens")->as_int(), 12);
   EXPECT_EQ(whole.find("usage")->dump(), events.back().find("usage")->dump());
+}
+
+// The likeliest two of six are those that the six tell by their log-probabilities.
+TEST_F(ApiTest, TellsTheBestOfManyAnswers) {
+  open();
+  const std::string body = R"({"prompt": ["The king", "A fox"], "max_tokens": 12, "temperature": 1, "seed": 5)";
+  const Json all = finished(call(kCompletions, str(body, R"(, "n": 6, "logprobs": 0})")));
+  std::vector<std::string> expected;
+  for (size_t prompt = 0; prompt < 2; ++prompt) {
+    std::vector<std::pair<double, std::string>> answers;
+    for (size_t i = 6 * prompt; i < 6 * prompt + 6; ++i) {
+      const Json& choice = all.find("choices")->as_array()[i];
+      const Json::Array& logprobs = choice.find("logprobs")->find("token_logprobs")->as_array();
+      double sum = 0.0;
+      for (const Json& one : logprobs) sum += one.as_double();
+      answers.emplace_back(-sum / static_cast<double>(logprobs.size()), choice.find("text")->as_string());
+    }
+    std::ranges::sort(answers);
+    expected.push_back(answers[0].second);
+    expected.push_back(answers[1].second);
+  }
+  const Json best = finished(call(kCompletions, str(body, R"(, "n": 2, "best_of": 6})")));
+  const Json::Array& choices = best.find("choices")->as_array();
+  ASSERT_EQ(choices.size(), 4U);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(choices[i].find("text")->as_string(), expected[i]) << i;
+    EXPECT_EQ(choices[i].find("index")->as_int(), static_cast<int64_t>(i));
+    EXPECT_TRUE(choices[i].find("logprobs")->is_null());
+  }
+  EXPECT_EQ(best.find("usage")->dump(), all.find("usage")->dump()) << "all that was made counts";
+}
+
+TEST_F(ApiTest, EveryChunkMayTellTheUsageSoFar) {
+  open();
+  const auto wire = call(
+      kCompletions,
+      str(kStory,
+          R"(, "n": 2, "stream": true, "stream_options": {"include_usage": true, "continuous_usage_stats": true}})"));
+  finished(wire);
+  const std::vector<Json> events = wire->events();
+  int64_t before = 0;
+  for (const Json& event : events) {
+    const Json& usage = *event.find("usage");
+    const int64_t tokens = usage.find("completion_tokens")->as_int();
+    EXPECT_GE(tokens, before);
+    EXPECT_EQ(usage.find("total_tokens")->as_int(), tokens + usage.find("prompt_tokens")->as_int());
+    before = tokens;
+  }
+  EXPECT_GT(events.front().find("usage")->find("completion_tokens")->as_int(), 0);
+  EXPECT_EQ(before, 24);
+}
+
+// Whether or not it releases text that was held back for a stop string.
+TEST_F(ApiTest, TheTokenThatEndsAnAnswerCounts) {
+  open();
+  const Json whole = finished(call(kCompletions, str(kStory, R"(, "return_token_ids": true})")));
+  std::vector<int64_t> ids;
+  for (const Json& id : whole.find("choices")->as_array().front().find("token_ids")->as_array()) {
+    ids.push_back(id.as_int());
+  }
+  ptrdiff_t end = 4;  // a token that did not come before
+  while (std::find(ids.begin(), ids.begin() + end, ids[static_cast<size_t>(end)]) != ids.begin() + end) ++end;
+  const int64_t stop_id = ids[static_cast<size_t>(end)];
+  const std::string last = engine_->tokenizer()->token_bytes(static_cast<int32_t>(ids[static_cast<size_t>(end - 1)]));
+  const int64_t expected = end + 1;
+  for (const std::string& stop : {std::string("zzz"), last + "zzz"}) {
+    const std::string body =
+        str(kStory, R"(, "stop_token_ids": [)", stop_id, R"(], "return_token_ids": true, "stop": )", Json(stop).dump());
+    const Json answer = finished(call(kCompletions, body + "}"));
+    const Json& choice = answer.find("choices")->as_array().front();
+    EXPECT_EQ(choice.find("finish_reason")->as_string(), "stop");
+    EXPECT_EQ(std::ssize(choice.find("token_ids")->as_array()), end);
+    EXPECT_EQ(answer.find("usage")->find("completion_tokens")->as_int(), expected) << stop;
+    EXPECT_EQ(answer.find("timings")->find("predicted_n")->as_int(), expected) << stop;
+    const auto wire = call(kCompletions, body + R"(, "stream": true, "stream_options": {"include_usage": true}})");
+    finished(wire);
+    EXPECT_EQ(wire->events().back().find("usage")->dump(), answer.find("usage")->dump()) << stop;
+  }
 }
 
 TEST_F(ApiTest, StreamsEveryTokenId) {

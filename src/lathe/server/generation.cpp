@@ -132,7 +132,7 @@ void Generation::record(const std::vector<Update>& updates) {
     m.prefill_time.observe(c.prefill_s - c.queued_s);
     m.decode_time.observe(c.decode_s);
     m.prompt_tokens.observe(static_cast<double>(c.prompt_tokens));
-    m.generation_tokens.observe(static_cast<double>(c.tokens.size()));
+    m.generation_tokens.observe(static_cast<double>(c.completion_tokens));
   }
 }
 

@@ -162,7 +162,7 @@ class Session final : public Exchange, public std::enable_shared_from_this<Sessi
   void read_body(const Route& route);
   void hand_over(const Route& route, std::string body, std::shared_ptr<void> lease);
   void refuse(const ApiError& error);
-  void answer_options();
+  void answer_options(const Route* route);
   std::shared_ptr<void> lease_body(uint64_t bytes);
 
   void read_some();
@@ -353,7 +353,7 @@ void Session::on_header(const error_code& error) {
   head_only_ = request.method() == http::verb::head;
   const Route* route = nullptr;
   if (const std::optional<ApiError> wrong = check_request(route)) return refuse(*wrong);
-  if (request.method() == http::verb::options) return answer_options();
+  if (request.method() == http::verb::options) return answer_options(route);
   if (route->post) return read_body(*route);
   // A body that nobody expects is not read: the connection ends after the answer.
   keep_alive_ = parser_->is_done() && parser_->keep_alive();
@@ -406,7 +406,7 @@ std::optional<ApiError> Session::check_request(const Route*& route) {
   if (route == nullptr) return not_found("path: no such endpoint", "unknown_path");
   const bool reading = request.method() == http::verb::get || request.method() == http::verb::head;
   if (route->post ? request.method() != http::verb::post : !reading) {
-    const std::string_view allow = route->post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+    const std::string_view allow = methods_of(*route);
     return ApiError{.status = 405, .message = str("method: expected ", allow), .allow = std::string(allow)};
   }
   if (route->post) return check_body_headers();
@@ -496,14 +496,16 @@ void Session::refuse(const ApiError& error) {
 }
 
 // CORS preflight, and OPTIONS in general.
-void Session::answer_options() {
+void Session::answer_options(const Route* route) {
+  const std::string methods(route != nullptr ? methods_of(*route) : "GET, HEAD, POST, OPTIONS");
   keep_alive_ = parser_->is_done() && parser_->keep_alive();
   phase_ = Phase::kWorking;
   Reply answer{.status = 204, .content_type = {}};
-  answer.headers.emplace_back("Allow", "GET, HEAD, POST, OPTIONS");
+  answer.headers.emplace_back("Allow", methods);
   if (!server_.access.allowed_origin(field(http::field::origin)).empty()) {
-    answer.headers.emplace_back("Access-Control-Allow-Methods", "GET, HEAD, POST, OPTIONS");
-    answer.headers.emplace_back("Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key");
+    answer.headers.emplace_back("Access-Control-Allow-Methods", methods);
+    answer.headers.emplace_back("Access-Control-Allow-Headers",
+                                Access::allowed_headers(field(http::field::access_control_request_headers)));
     answer.headers.emplace_back("Access-Control-Max-Age", "600");
   }
   reply(std::move(answer));
@@ -521,7 +523,10 @@ std::string Session::head(int status,
   out += "X-Content-Type-Options: nosniff\r\n";
   if (parser_ && parser_->is_header_done()) {
     const std::string origin = server_.access.allowed_origin(field(http::field::origin));
-    if (!origin.empty()) out += str("Access-Control-Allow-Origin: ", origin, "\r\nVary: Origin\r\n");
+    if (!origin.empty()) {
+      out += str("Access-Control-Allow-Origin: ", origin, "\r\nVary: Origin\r\n");
+      out += "Access-Control-Expose-Headers: Retry-After\r\n";
+    }
   }
   if (reply != nullptr) {
     for (const auto& [name, value] : reply->headers) out += str(name, ": ", value, "\r\n");

@@ -31,4 +31,8 @@ const Route* find_route(std::string_view path) {
   return path.starts_with(kModelRoute.path) ? &kModelRoute : nullptr;
 }
 
+std::string_view methods_of(const Route& route) {
+  return route.post ? "POST, OPTIONS" : "GET, HEAD, OPTIONS";
+}
+
 }  // namespace lathe::server

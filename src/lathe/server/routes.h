@@ -31,4 +31,7 @@ struct Route {
 // The route of a path (without the query), or nullptr. The path is compared byte by byte, nothing is decoded.
 const Route* find_route(std::string_view path);
 
+// What it answers, as the headers Allow and Access-Control-Allow-Methods want it.
+std::string_view methods_of(const Route& route);
+
 }  // namespace lathe::server

@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <iterator>
 #include <span>
 #include <utility>
 
 #include "lathe/base/str.h"
-#include "lathe/chat/conversation.h"
 #include "lathe/runtime/prompt.h"
 #include "lathe/server/answer_constraint.h"
 
@@ -60,16 +60,6 @@ std::vector<int32_t> find_special_markers(const Tokenizer& tokenizer) {
   return out;
 }
 
-// The tokens that end an answer, as the engine sees it.
-std::vector<int32_t> end_ids(const Engine& engine) {
-  std::vector<int32_t> out;
-  for (const std::vector<int64_t>* ids : {&engine.config().eos_token_ids, &engine.defaults().eos_token_ids}) {
-    for (const int64_t id : *ids) out.push_back(static_cast<int32_t>(id));
-  }
-  if (const std::optional<int32_t> eos = engine.tokenizer()->eos_id()) out.push_back(*eos);
-  return out;
-}
-
 }  // namespace
 
 Result<std::unique_ptr<const ServedModel>> ServedModel::open(
@@ -98,22 +88,28 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
     model->longest_token = std::max(model->longest_token, std::ssize(model->tokenizer->token_bytes(token)));
   }
   model->constraints =
-      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, end_ids(engine));
+      std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, engine.eos_ids());
   model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
   return std::unique_ptr<const ServedModel>(std::move(model));
 }
 
 std::variant<std::string, ApiError> ServedModel::render(const Json& template_variables) const {
   if (!chat_template) return joined_contents(template_variables);
-  const Result<Json> variables = complete_variables(template_variables);
-  if (!variables) return from_error(variables.error());
-  Result<std::string> text = render_chat(*chat_template, *variables);
+  const Result<Conversation> conversation = complete_variables(template_variables);
+  if (!conversation) return from_error(conversation.error());
+  Result<std::string> text = render_chat(*chat_template, conversation->variables);
   if (!text) return from_error(text.error());
   return *std::move(text);
 }
 
-Result<Json> ServedModel::complete_variables(const Json& given) const {
-  return template_variables(*tokenizer, adapt_conversation(chat_format, given));
+bool ServedModel::opens_reasoning(std::span<const int32_t> prompt) const {
+  return chat_format.reasoning && prompt_opens_reasoning(*tokenizer, prompt);
+}
+
+Result<Conversation> ServedModel::complete_variables(const Json& given) const {
+  Conversation out = adapt_conversation(chat_format, given);
+  LATHE_TRY(out.variables, template_variables(*tokenizer, out.variables));
+  return out;
 }
 
 std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(const Json& template_variables) const {
@@ -122,9 +118,10 @@ std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_chat_prompt(con
   const auto room = static_cast<uint64_t>(context * longest_token);
   if (bytes > room) return context_exceeded(context, str(bytes, " bytes of text"));
   if (!chat_template) return encode_text(joined_contents(template_variables), /*add_bos=*/true);
-  const Result<Json> variables = complete_variables(template_variables);
-  if (!variables) return from_error(variables.error());
-  Result<std::vector<int32_t>> ids = encode_chat(*tokenizer, *chat_template, *variables);
+  const Result<Conversation> conversation = complete_variables(template_variables);
+  if (!conversation) return from_error(conversation.error());
+  Result<std::vector<int32_t>> ids =
+      encode_chat(*tokenizer, *chat_template, conversation->variables, conversation->trusted);
   if (!ids) {
     ApiError error = from_error(ids.error());
     if (error.status == 400) error.param = "messages";
@@ -142,9 +139,37 @@ std::variant<std::vector<int32_t>, ApiError> ServedModel::encode_text(std::strin
 
 namespace {
 
-std::variant<std::vector<int32_t>, ApiError> encode_input(const ServedModel& model, const PromptInput& input) {
+// Fill in the middle: the text before the answer, the place of the answer and the text behind it, between the markers
+// that DeepSeek's vocabularies have for it.
+std::variant<std::vector<int32_t>, ApiError> encode_infill(const ServedModel& model,
+                                                           std::string_view prefix,
+                                                           std::string_view suffix) {
+  const Tokenizer& tokenizer = *model.tokenizer;
+  const std::optional<int32_t> begin = tokenizer.find("<｜fim▁begin｜>");
+  const std::optional<int32_t> hole = tokenizer.find("<｜fim▁hole｜>");
+  const std::optional<int32_t> end = tokenizer.find("<｜fim▁end｜>");
+  if (!begin || !hole || !end) {
+    return invalid_field("suffix", "expected a model whose vocabulary has DeepSeek's FIM tokens, found another");
+  }
+  std::vector<int32_t> out;
+  if (tokenizer.add_bos() && tokenizer.bos_id()) out.push_back(*tokenizer.bos_id());
+  for (const auto& [marker, text] : {std::pair(*begin, prefix), std::pair(*hole, suffix)}) {
+    std::variant<std::vector<int32_t>, ApiError> ids = model.encode_text(text, /*add_bos=*/false);
+    if (auto* error = std::get_if<ApiError>(&ids)) return std::move(*error);
+    out.push_back(marker);
+    std::ranges::copy(std::get<std::vector<int32_t>>(ids), std::back_inserter(out));
+  }
+  out.push_back(*end);
+  return out;
+}
+
+std::variant<std::vector<int32_t>, ApiError> encode_input(const ServedModel& model,
+                                                          const PromptInput& input,
+                                                          const std::string& suffix) {
   if (const auto* ids = std::get_if<std::vector<int32_t>>(&input)) return *ids;
-  return model.encode_text(std::get<std::string>(input), /*add_bos=*/true);
+  const auto& text = std::get<std::string>(input);
+  if (!suffix.empty()) return encode_infill(model, text, suffix);
+  return model.encode_text(text, /*add_bos=*/true);
 }
 
 std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector<int32_t>& ids) {
@@ -154,19 +179,13 @@ std::optional<ApiError> check_prompt(const ServedModel& model, const std::vector
   return {};
 }
 
-// The end of a prompt that can hold a marker and white space.
-std::string prompt_end(const Tokenizer& tokenizer, std::span<const int32_t> prompt) {
-  constexpr size_t kTokens = 16;
-  return tokenizer.decode(prompt.last(std::min(prompt.size(), kTokens)), /*skip_special=*/false);
-}
-
 AnswerOptions answer_options(const ServedModel& model,
                              const GenerationRequest& request,
                              std::span<const int32_t> prompt) {
   AnswerOptions out;
   if (request.tool_choice != ToolChoice::kNone) out.tools = model.chat_format.tools;
   out.reasoning = request.split_reasoning && model.chat_format.reasoning;
-  out.reasoning_open = out.reasoning && prompt_opens_reasoning(prompt_end(*model.tokenizer, prompt));
+  out.reasoning_open = out.reasoning && model.opens_reasoning(prompt);
   return out;
 }
 
@@ -174,12 +193,13 @@ Request make_request(const GenerationRequest& request, std::vector<int32_t> prom
   Request out{.prompt = std::move(prompt),
               .sampling = request.sampling,
               .max_tokens = request.max_tokens,
+              .min_tokens = request.min_tokens,
               .stop = request.stop,
               .stop_token_ids = request.stop_token_ids,
               .ignore_eos = request.ignore_eos,
               .on_token = {}};
   out.sampling.seed = seed;
-  out.sampling.logprobs = request.logprobs;
+  out.sampling.logprobs = request.best_of > request.n ? std::max<int64_t>(request.logprobs, 0) : request.logprobs;
   out.prompt_logprobs = request.prompt_logprobs;
   if (request.echo && request.logprobs >= 0) out.prompt_logprobs = std::max(out.prompt_logprobs, request.logprobs);
   return out;
@@ -204,11 +224,11 @@ std::variant<PreparedRequest, ApiError> prepare(const ServedModel& model, const 
     out.answer = answer_options(model, request, out.prompts.front());
   }
   for (const PromptInput& input : request.prompts) {
-    if (auto error = add(encode_input(model, input))) return *std::move(error);
+    if (auto error = add(encode_input(model, input, request.suffix))) return *std::move(error);
   }
   const uint64_t seed = request.seed ? *request.seed : random_seed();
   for (const std::vector<int32_t>& prompt : out.prompts) {
-    for (int64_t i = 0; i < request.n; ++i) {
+    for (int64_t i = 0; i < request.best_of; ++i) {
       // Every prompt of a request gets the same seeds, so that an answer does not depend on its neighbours.
       Request one = make_request(request, prompt, seed + static_cast<uint64_t>(i));
       if (request.chat) one.visible_special = model.special_markers;

@@ -6,12 +6,14 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <variant>
 #include <vector>
 
 #include "lathe/chat/answer_parser.h"
 #include "lathe/chat/chat_format.h"
+#include "lathe/chat/conversation.h"
 #include "lathe/constrain/constraint_cache.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/server/api_request.h"
@@ -39,7 +41,10 @@ struct ServedModel {
                                                          const std::optional<std::filesystem::path>& chat_template);
 
   // `given` as the template expects it: earlier tool calls in its form, tools described, the texts of BOS and EOS.
-  Result<Json> complete_variables(const Json& given) const;
+  Result<Conversation> complete_variables(const Json& given) const;
+
+  // Whether the answer to a chat's prompt begins inside <think>.
+  bool opens_reasoning(std::span<const int32_t> prompt) const;
 
   // The prompt of a chat as text and as ids.
   std::variant<std::string, ApiError> render(const Json& template_variables) const;
@@ -48,7 +53,7 @@ struct ServedModel {
   std::variant<std::vector<int32_t>, ApiError> encode_text(std::string_view text, bool add_bos) const;
 };
 
-// Requests for the engine, prompt by prompt, n for each; all but callbacks is set.
+// Requests for the engine, prompt by prompt, best_of for each; all but callbacks is set.
 struct PreparedRequest {
   std::vector<Request> requests;
   std::vector<std::vector<int32_t>> prompts;  // ids of each prompt

@@ -122,7 +122,7 @@ void Service::State::start(const std::shared_ptr<Job>& job) {
     request.on_token = [this, job, choice, first = true](const TokenEvent& event) mutable {
       const double now = now_seconds();
       Update update{.choice = choice, .text = std::string(event.text), .first_at = now, .at = now};
-      update.tokens.push_back(event.token);
+      if (!event.is_stop_token) update.tokens.push_back(event.token);
       if (std::exchange(first, false)) {
         update.prompt_logprobs.assign(event.prompt_logprobs.begin(), event.prompt_logprobs.end());
       }

@@ -1,5 +1,6 @@
 #include "lathe/tokenizer/chat_template.h"
 
+#include <algorithm>
 #include <ctime>
 #include <utility>
 
@@ -35,6 +36,32 @@ Status check_limits(const TemplateLimits& limits) {
                      limits.max_depth)};
   }
   return {};
+}
+
+// `text` without marks on its bytes [begin, end).
+jinja::Text unmarked(const jinja::Text& text, size_t begin, size_t end) {
+  jinja::Text out(text.bytes);
+  for (const jinja::ByteRange& range : text.literal) {
+    if (range.begin < begin) out.literal.push_back({range.begin, std::min(range.end, begin)});
+    if (range.end > end) out.literal.push_back({std::max(range.begin, end), range.end});
+  }
+  return out;
+}
+
+// The messages without marks on what is trusted. Whatever is no message with a text for its content stays as it is.
+jinja::Value with_trusted(const jinja::Value& messages, std::span<const TrustedText> trusted) {
+  if (!messages.is_list()) return messages;
+  jinja::List list = *messages.list();
+  for (const TrustedText& part : trusted) {
+    if (part.begin >= part.end || part.message >= list.items.size() || !list.items[part.message].is_dict()) continue;
+    jinja::Dict message = *list.items[part.message].dict();
+    for (auto& [key, value] : message.entries) {
+      if (key.bytes() != "content" || !value.is_string()) continue;
+      value = jinja::Value(unmarked(value.text(), part.begin, part.end));
+    }
+    list.items[part.message] = jinja::Value(std::make_shared<const jinja::Dict>(std::move(message)));
+  }
+  return jinja::Value(std::make_shared<const jinja::List>(std::move(list)));
 }
 
 }  // namespace
@@ -80,7 +107,8 @@ void ChatTemplate::set_clock(std::function<std::tm()> clock) {
   state_->clock = std::move(clock);
 }
 
-Result<std::vector<RenderedPiece>> ChatTemplate::render_pieces(const Json& variables) const {
+Result<std::vector<RenderedPiece>> ChatTemplate::render_pieces(const Json& variables,
+                                                               std::span<const TrustedText> trusted) const {
   if (!variables.is_object()) {
     return Error{Errc::kInvalidArgument,
                  str("chat template variables: expected an object, found ", variables.kind_name())};
@@ -92,6 +120,7 @@ Result<std::vector<RenderedPiece>> ChatTemplate::render_pieces(const Json& varia
     if (variable == nullptr) continue;
     Result<jinja::Value> value = jinja::from_json(*variable, /*literal=*/!symbols[i].ends_with("_token"));
     if (!value) return value.error().at(symbols[i]);
+    if (symbols[i] == "messages" && !trusted.empty()) value = with_trusted(*value, trusted);
     values.emplace_back(static_cast<int>(i), *std::move(value));
   }
   const TemplateLimits& limits = state_->limits;

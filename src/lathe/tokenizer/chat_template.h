@@ -7,6 +7,7 @@
 #include <ctime>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -29,6 +30,16 @@ struct RenderedPiece {
   bool literal = false;
 };
 
+// Bytes [begin, end) of the content of one of the messages that are this program's words, not somebody's: special
+// tokens in them are tokens.
+struct TrustedText {
+  size_t message = 0;  // its index
+  size_t begin = 0;
+  size_t end = 0;
+
+  friend bool operator==(const TrustedText&, const TrustedText&) = default;
+};
+
 class ChatTemplate {
  public:
   // Compiles Jinja source (trim_blocks and lstrip_blocks on, as transformers does). Errors: `line 3: ...`.
@@ -47,10 +58,11 @@ class ChatTemplate {
 
   // `variables` is an object: messages, add_generation_prompt, bos_token, eos_token, tools, thinking, ... Every string
   // in it is tracked through concatenation, slicing and filters, and comes out as literal pieces (adjacent pieces of
-  // one kind are merged); only variables whose name ends in `_token` and messages with the role "assistant", which are
-  // the model's own words, are trusted. Errors of the template begin with
-  // their line; raise_exception('text') becomes an error with just that text. Thread safe.
-  Result<std::vector<RenderedPiece>> render_pieces(const Json& variables) const;
+  // one kind are merged); only variables whose name ends in `_token`, messages with the role "assistant", which are the
+  // model's own words, and `trusted` are trusted. Errors of the template begin with their line; raise_exception('text')
+  // becomes an error with just that text. Thread safe.
+  Result<std::vector<RenderedPiece>> render_pieces(const Json& variables,
+                                                   std::span<const TrustedText> trusted = {}) const;
   // The same, joined.
   Result<std::string> render(const Json& variables) const;
 

@@ -43,6 +43,24 @@ std::string marked_x(const std::string& expression, const char* x = "aXb") {
   return marked("{{ " + expression + " }}", Json(Json::Object{{"x", x}}));
 }
 
+TEST(ChatTemplateMarks, TrustedPartsOfAMessageHaveNone) {
+  const ChatTemplate chat =
+      ChatTemplate::compile("{% for m in messages %}{{ m['content'] | upper }};{% endfor %}").value();
+  const Json variables = with_messages({message("system", "abcdef"), message("user", "ghi")});
+  const auto shown = [&](const std::vector<TrustedText>& trusted) {
+    std::string out;
+    for (const RenderedPiece& piece : chat.render_pieces(variables, trusted).value()) {
+      out += piece.literal ? "«" + piece.text + "»" : piece.text;
+    }
+    return out;
+  };
+  EXPECT_EQ(shown({}), "«ABCDEF»;«GHI»;");
+  EXPECT_EQ(shown({{.message = 0, .begin = 2, .end = 4}}), "«AB»CD«EF»;«GHI»;");
+  EXPECT_EQ(shown({{.message = 0, .begin = 0, .end = 1}, {.message = 0, .begin = 5, .end = 99}}), "A«BCDE»F;«GHI»;");
+  EXPECT_EQ(shown({{.message = 1, .begin = 0, .end = 3}}), "«ABCDEF»;GHI;");
+  EXPECT_EQ(shown({{.message = 1, .begin = 2, .end = 2}, {.message = 7, .begin = 0, .end = 1}}), "«ABCDEF»;«GHI»;");
+}
+
 TEST(ChatTemplateMarks, FollowTheText) {
   EXPECT_EQ(marked_x("'<' + x + '>'"), "<«aXb»>");
   EXPECT_EQ(marked_x("x ~ x"), "«aXbaXb»");
