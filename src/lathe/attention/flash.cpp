@@ -6,6 +6,8 @@
 #include <atomic>
 #include <cstring>
 #include <limits>
+#include <span>
+#include <tuple>
 
 #include "lathe/attention/flash_task.h"
 
@@ -13,7 +15,8 @@ namespace lathe {
 
 namespace {
 
-static_assert(kPageTokens == kTileKeys && kSplitTokens % kPageTokens == 0);
+static_assert(kPageTokens == kTileKeys && kFirstSplitTokens % kPageTokens == 0 &&
+              kSplitTokens % kFirstSplitTokens == 0);
 
 // From this many heads with common keys on, rows go into lanes. The rule knows the model's shape only: the two ways
 // round differently, and a result must not depend on the batch.
@@ -89,7 +92,7 @@ class FlashRun {
     const int64_t most = std::min(in_lanes(group) ? kLaneRows : kDotRows, segment.tokens * group.heads);
     int64_t tasks = 0;
     for (const AttentionSegment& each : problem_.segments) {
-      const int64_t splits = (each.position + each.tokens + kSplitTokens - 1) / kSplitTokens;
+      const int64_t splits = split_of(each.position + each.tokens - 1) + 1;
       tasks += splits * static_cast<int64_t>(problem_.groups.size()) *
                std::max<int64_t>(1, each.tokens * group.heads / std::max<int64_t>(most, 1));
     }
@@ -116,10 +119,13 @@ class FlashRun {
   // Threads take task after task, because causal tasks differ in size.
   void flush() {
     if (task_count_ == 0) return;
+    make_bundles();
     std::atomic<int64_t> next{0};
-    cpu_.pool.run(std::min<int64_t>(task_count_, cpu_.pool.threads()), 1, [&](int64_t, int64_t, int thread) {
-      for (int64_t i = next++; i < task_count_; i = next++) {
-        run_task(tasks_[static_cast<size_t>(i)], scratch_ + thread * task_floats_);
+    cpu_.pool.run(std::min<int64_t>(bundle_count_, cpu_.pool.threads()), 1, [&](int64_t, int64_t, int thread) {
+      for (int64_t i = next++; i < bundle_count_; i = next++) {
+        const auto from = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i)]);
+        const auto to = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i) + 1]);
+        run_bundle(std::span(order_).subspan(from, to - from), scratch_ + thread * task_floats_);
       }
     });
     const size_t from = carried_turn_;
@@ -132,17 +138,55 @@ class FlashRun {
     partial_count_ = 0;
   }
 
-  void run_task(const FlashTask& task, float* scratch) {
+  // Tasks with the same keys are done together: sequences that begin alike read them once, and few heads of each fill
+  // the lanes. Each row is computed on its own, so this changes no result.
+  void make_bundles() {
+    const auto tasks = std::span(order_).first(static_cast<size_t>(task_count_));
+    for (size_t i = 0; i < tasks.size(); ++i) tasks[i] = &tasks_[i];
+    const auto has_company = [&](const FlashTask* task) {
+      return in_lanes(*task->group) && task->rows() < kLaneRows && task->sees_all();
+    };
+    auto shared = tasks.end();
+    if (problem_.segments.size() > 1) {
+      shared = std::stable_partition(tasks.begin(), tasks.end(), [&](const FlashTask* t) { return !has_company(t); });
+      std::stable_sort(shared, tasks.end(), [](const FlashTask* a, const FlashTask* b) {
+        const auto key = [](const FlashTask* t) { return std::tuple(t->first_page(), t->group->first_head); };
+        return key(a) < key(b);
+      });
+    }
+    const auto first_shared = shared - tasks.begin();
+    bundle_count_ = 0;
+    int64_t rows = 0;
+    for (int64_t i = 0; i < task_count_; ++i) {
+      const FlashTask& task = *order_[static_cast<size_t>(i)];
+      const bool joins =
+          i > first_shared && rows + task.rows() <= kLaneRows &&
+          order_[static_cast<size_t>(bundle_begin_[static_cast<size_t>(bundle_count_ - 1)])]->same_keys(task);
+      if (!joins) {
+        bundle_begin_[static_cast<size_t>(bundle_count_++)] = i;
+        rows = 0;
+      }
+      rows += task.rows();
+    }
+    bundle_begin_[static_cast<size_t>(bundle_count_)] = task_count_;
+  }
+
+  void run_bundle(std::span<const FlashTask* const> tasks, float* scratch) {
+    const FlashResults results{out_PV_, state_P_};
+    if (in_lanes(*tasks.front()->group)) {
+      flash_by_lanes(cpu_.kernels, problem_, tasks, scratch, results);
+    } else {
+      flash_by_dots(cpu_.kernels, problem_, *tasks.front(), scratch, results);
+    }
     const int64_t n = problem_.value_cols;
-    const FlashResult result{out_PV_ + task.partial * n, state_P_ + task.partial};
-    const auto attend = in_lanes(*task.group) ? flash_by_lanes : flash_by_dots;
-    attend(cpu_.kernels, problem_, task, scratch, result);
-    if (task.splits() > 1) return;
-    for (int64_t r = 0; r < task.rows(); ++r) {
-      normalise(cpu_.kernels, result.out_RV + r * n, result.state_R[r], n);
-      std::memcpy(problem_.out + task.pair(problem_, task.row_begin + r) * n,
-                  result.out_RV + r * n,
-                  static_cast<size_t>(n) * sizeof(float));
+    for (const FlashTask* task : tasks) {
+      if (task->splits() > 1) continue;
+      for (int64_t r = 0; r < task->rows(); ++r) {
+        float* out_V = out_PV_ + (task->partial + r) * n;
+        normalise(cpu_.kernels, out_V, state_P_[task->partial + r], n);
+        float* to = problem_.out + task->pair(problem_, task->row_begin + r) * n;
+        std::memcpy(to, out_V, static_cast<size_t>(n) * sizeof(float));
+      }
     }
   }
 
@@ -185,8 +229,11 @@ class FlashRun {
   float* out_PV_;
   SoftmaxState* state_P_;
   std::array<FlashTask, kMaxTasks> tasks_{};
-  std::array<int64_t, kMaxTasks> ranges_{};  // first tasks of the row ranges that have several splits
+  std::array<const FlashTask*, kMaxTasks> order_{};    // the tasks, bundle after bundle
+  std::array<int64_t, kMaxTasks + 1> bundle_begin_{};  // indices in order_
+  std::array<int64_t, kMaxTasks> ranges_{};            // first tasks of the row ranges that have several splits
   int64_t task_count_ = 0;
+  int64_t bundle_count_ = 0;
   int64_t range_count_ = 0;
   int64_t partial_count_ = 0;
   std::array<std::array<SoftmaxState, kLaneRows>, 2> carried_{};

@@ -1,8 +1,7 @@
 // The attention core shared by absorbed MLA, MHA, GQA and MQA: flash decoding over cache pages with one canonical
 // order. A (query, head) walks its keys in tiles of one page (64 positions) by online softmax; tiles are grouped in
-// splits of 512 positions that start fresh and are combined left to right. Tiles and splits lie at absolute positions,
-// so a result depends on the query, its head and its own context alone: not on the batch, the chunk, the pages or the
-// threads.
+// splits that start fresh and are combined left to right. Tiles and splits lie at absolute positions, so a result
+// depends on the query, its head and its own context alone: not on the batch, the chunk, the pages or the threads.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +12,20 @@
 
 namespace lathe {
 
-inline constexpr int64_t kSplitTokens = 512;  // a multiple of kPageTokens
+// The first positions are split finely, so that one short sequence gives several threads work, the others coarsely.
+inline constexpr int64_t kSplitTokens = 512;
+inline constexpr int64_t kFirstSplitTokens = 128;
+inline constexpr int64_t kFirstSplits = kSplitTokens / kFirstSplitTokens;
+
+// First position of a split.
+constexpr int64_t split_begin(int64_t split) {
+  return split < kFirstSplits ? split * kFirstSplitTokens : (split - kFirstSplits + 1) * kSplitTokens;
+}
+
+// The split that a position lies in.
+constexpr int64_t split_of(int64_t position) {
+  return position < kSplitTokens ? position / kFirstSplitTokens : position / kSplitTokens + kFirstSplits - 1;
+}
 
 // Heads that share keys and values: `heads` query heads over one column range of the cache row. Absorbed MLA has one
 // group of all heads; GQA has one group per kv head.

@@ -34,8 +34,10 @@ int64_t dots_scratch_floats(int64_t key_cols, int64_t value_cols) {
 }
 
 void flash_by_dots(
-    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out) {
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResults& out) {
   const AttentionSegment& segment = *task.segment;
+  float* out_RV = out.out_PV + task.partial * p.value_cols;
+  SoftmaxState* state_R = out.state_P + task.partial;
   const int64_t rows = task.rows();
   float* q_RK = scratch;
   float* scores_RS = scratch + kDotRows * p.key_cols;
@@ -45,10 +47,10 @@ void flash_by_dots(
                 p.q + task.pair(p, task.row_begin + r) * p.key_cols,
                 static_cast<size_t>(p.key_cols) * sizeof(float));
   }
-  std::fill_n(out.out_RV, rows * p.value_cols, 0.0F);
-  std::fill_n(out.state_R, rows, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
+  std::fill_n(out_RV, rows * p.value_cols, 0.0F);
+  std::fill_n(state_R, rows, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
   const int64_t keys_end = task.keys_end();
-  for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
+  for (int64_t start = split_begin(task.split); start < keys_end; start += kPageTokens) {
     const int64_t keys = std::min(kPageTokens, keys_end - start);
     const int64_t row0 = task.first_row_at(start) - task.row_begin;  // earlier rows see nothing of this tile
     kernels.gemm({.w = tile_columns(kernels, segment.cache, start, keys, task.group->key_first, p.key_cols, tile),
@@ -62,8 +64,8 @@ void flash_by_dots(
                   .accumulate = false});
     for (int64_t r = row0; r < rows; ++r) {
       const int64_t visible = std::min(keys, task.position(task.row_begin + r) + 1 - start);
-      const float factor = kernels.softmax_step(scores_RS + r * kPageTokens, visible, keys, p.scale, out.state_R[r]);
-      kernels.scale(out.out_RV + r * p.value_cols, factor, p.value_cols);
+      const float factor = kernels.softmax_step(scores_RS + r * kPageTokens, visible, keys, p.scale, state_R[r]);
+      kernels.scale(out_RV + r * p.value_cols, factor, p.value_cols);
     }
     kernels.gemm_transposed(
         {.w = tile_columns(kernels, segment.cache, start, keys, task.group->value_first, p.value_cols, tile),
@@ -72,7 +74,7 @@ void flash_by_dots(
          .x = scores_RS + row0 * kPageTokens,
          .x_stride = kPageTokens,
          .tokens = rows - row0,
-         .y = out.out_RV + row0 * p.value_cols,
+         .y = out_RV + row0 * p.value_cols,
          .y_stride = p.value_cols,
          .accumulate = true});
   }

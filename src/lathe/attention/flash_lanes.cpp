@@ -8,31 +8,43 @@ namespace lathe {
 
 namespace {
 
-// Sets the queries and positions of every lane that has a row.
-void load_rows(const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, const LaneBlock& block) {
-  for (int64_t g = 0; g < block.groups; ++g) {
-    std::array<const float*, kLaneGroup> q{};
-    for (int64_t i = 0; i < kLaneGroup; ++i) {
-      const int64_t row = task.row_begin + g * kLaneGroup + i;
-      if (row >= task.row_end) break;
-      q[static_cast<size_t>(i)] = p.q + task.pair(p, row) * p.key_cols;
-      block.position_GL[g * kLaneGroup + i] = task.position(row);
-    }
-    kernels.rows_to_lanes(q.data(), p.key_cols, block.q_GKL + g * kLaneGroup * p.key_cols);
+// Calls visit(lane, task, row) for every row of the tasks, which fill the lanes one after the other.
+template <class Visit>
+void for_lanes(std::span<const FlashTask* const> tasks, const Visit& visit) {
+  int64_t lane = 0;
+  for (const FlashTask* task : tasks) {
+    for (int64_t row = task->row_begin; row < task->row_end; ++row) visit(lane++, *task, row);
   }
 }
 
-void store_rows(const KernelTable& kernels, const FlashTask& task, const LaneBlock& block, const FlashResult& out) {
+// Sets the queries and positions of every lane that has a row.
+void load_rows(const KernelTable& kernels,
+               const FlashProblem& p,
+               std::span<const FlashTask* const> tasks,
+               const LaneBlock& block) {
+  std::array<const float*, kLaneRows> q{};
+  for_lanes(tasks, [&](int64_t lane, const FlashTask& task, int64_t row) {
+    q[static_cast<size_t>(lane)] = p.q + task.pair(p, row) * p.key_cols;
+    block.position_GL[lane] = task.position(row);
+  });
   for (int64_t g = 0; g < block.groups; ++g) {
-    std::array<float*, kLaneGroup> rows{};
-    for (int64_t i = 0; i < kLaneGroup; ++i) {
-      const int64_t r = g * kLaneGroup + i;
-      if (r >= task.rows()) break;
-      rows[static_cast<size_t>(i)] = out.out_RV + r * block.value_cols;
-      out.state_R[r] = {block.maximum_GL[r], block.sum_GL[r]};
-    }
+    kernels.rows_to_lanes(q.data() + g * kLaneGroup, p.key_cols, block.q_GKL + g * kLaneGroup * p.key_cols);
+  }
+}
+
+void store_rows(const KernelTable& kernels,
+                std::span<const FlashTask* const> tasks,
+                const LaneBlock& block,
+                const FlashResults& out) {
+  std::array<float*, kLaneRows> rows{};
+  for_lanes(tasks, [&](int64_t lane, const FlashTask& task, int64_t row) {
+    const int64_t partial = task.partial + row - task.row_begin;
+    rows[static_cast<size_t>(lane)] = out.out_PV + partial * block.value_cols;
+    out.state_P[partial] = {block.maximum_GL[lane], block.sum_GL[lane]};
+  });
+  for (int64_t g = 0; g < block.groups; ++g) {
     const float* lanes = block.out_GVL + g * kLaneGroup * lane_columns(block.value_cols);
-    kernels.lanes_to_rows(lanes, block.value_cols, rows.data());
+    kernels.lanes_to_rows(lanes, block.value_cols, rows.data() + g * kLaneGroup);
   }
 }
 
@@ -57,24 +69,30 @@ int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols) {
   return block_floats(key_cols, value_cols, kGroups) + q8_floats(key_cols, kGroups) + lane_scratch_floats();
 }
 
-void flash_by_lanes(
-    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out) {
-  const int64_t groups = (task.rows() + kLaneGroup - 1) / kLaneGroup;
+void flash_by_lanes(const KernelTable& kernels,
+                    const FlashProblem& p,
+                    std::span<const FlashTask* const> tasks,
+                    float* scratch,
+                    const FlashResults& out) {
+  int64_t rows = 0;
+  for (const FlashTask* task : tasks) rows += task->rows();
+  const int64_t groups = (rows + kLaneGroup - 1) / kLaneGroup;
   LaneBlock block = make_lane_block(scratch, p.key_cols, p.value_cols, groups);
   float* quantised = scratch + block_floats(p.key_cols, p.value_cols, groups);
   float* tile_scratch = quantised + q8_floats(p.key_cols, groups);
-  load_rows(kernels, p, task, block);
-  const CacheView& cache = task.segment->cache;
-  if (in_integers(cache, *task.group, p.key_cols)) {
+  load_rows(kernels, p, tasks, block);
+  const FlashTask& first = *tasks.front();  // the others read the same and see all of it
+  const CacheView& cache = first.segment->cache;
+  if (in_integers(cache, *first.group, p.key_cols)) {
     quantise_queries(kernels, block, reinterpret_cast<std::byte*>(quantised));
   }
-  const int64_t keys_end = task.keys_end();
-  for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
+  const int64_t keys_end = first.keys_end();
+  for (int64_t start = split_begin(first.split); start < keys_end; start += kPageTokens) {
     LaneTile tile{.format = cache.format,
                   .data = cache.row(start),
                   .elements = cache.row_elements,
-                  .key_first = task.group->key_first,
-                  .value_first = task.group->value_first,
+                  .key_first = first.group->key_first,
+                  .value_first = first.group->value_first,
                   .start = start,
                   .keys = std::min(kPageTokens, keys_end - start)};
     // Where rows belong to one group, all of the next page will be read.
@@ -82,10 +100,10 @@ void flash_by_lanes(
       tile.ahead = cache.row(next);
       tile.ahead_bytes = std::min(kPageTokens, keys_end - next) * cache.row_bytes();
     }
-    const int64_t first_group = (task.first_row_at(start) - task.row_begin) / kLaneGroup;
+    const int64_t first_group = tasks.size() > 1 ? 0 : (first.first_row_at(start) - first.row_begin) / kLaneGroup;
     attend_tile(kernels, block, first_group, groups, tile, p.scale, tile_scratch);
   }
-  store_rows(kernels, task, block, out);
+  store_rows(kernels, tasks, block, out);
 }
 
 }  // namespace lathe

@@ -2,6 +2,8 @@
 // split tile by tile and leave, for every row, the accumulated values (not divided by the sum) and the softmax state.
 #pragma once
 
+#include <span>
+
 #include "lathe/attention/flash.h"
 
 namespace lathe {
@@ -31,13 +33,31 @@ struct FlashTask {
   }
 
   // Number of splits that its last query sees.
-  int64_t splits() const { return position(row_end - 1) / kSplitTokens + 1; }
+  int64_t splits() const { return split_of(position(row_end - 1)) + 1; }
 
   // The keys of its split that any of its queries sees end here.
   int64_t keys_end() const {
-    const int64_t split_end = (split + 1) * kSplitTokens;
     const int64_t seen = position(row_end - 1) + 1;
-    return seen < split_end ? seen : split_end;
+    return seen < split_begin(split + 1) ? seen : split_begin(split + 1);
+  }
+
+  // Whether every row sees every key of the split.
+  bool sees_all() const { return position(row_begin) + 1 >= split_begin(split + 1); }
+
+  // Of its split.
+  const std::byte* first_page() const {
+    return segment->cache.pages[static_cast<size_t>(split_begin(split) / kPageTokens)];
+  }
+
+  // Whether both read the same rows of the same pages.
+  bool same_keys(const FlashTask& other) const {
+    if (split != other.split || group != other.group || !sees_all() || !other.sees_all()) return false;
+    for (auto page = static_cast<size_t>(split_begin(split) / kPageTokens);
+         page < static_cast<size_t>(split_begin(split + 1) / kPageTokens);
+         ++page) {
+      if (segment->cache.pages[page] != other.segment->cache.pages[page]) return false;
+    }
+    return true;
   }
 
   // The first row that sees keys at `start`.
@@ -47,10 +67,10 @@ struct FlashTask {
   }
 };
 
-// Where the results of a task go: borrowed, written for each of its rows.
-struct FlashResult {
-  float* out_RV = nullptr;  // [rows, value_cols]
-  SoftmaxState* state_R = nullptr;
+// Results of all tasks, borrowed: of row r of a task at task.partial + r.
+struct FlashResults {
+  float* out_PV = nullptr;  // [partials, value_cols]
+  SoftmaxState* state_P = nullptr;
 };
 
 // One dot product per score, columns in the lanes: for few heads.
@@ -58,12 +78,16 @@ inline constexpr int64_t kDotRows = 32;  // most rows of a task
 // Floats of the scratch of one thread, likewise below.
 int64_t dots_scratch_floats(int64_t key_cols, int64_t value_cols);
 void flash_by_dots(
-    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);
+    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResults& out);
 
-// Rows in the lanes: for groups of many heads.
-inline constexpr int64_t kLaneRows = 128;  // most rows of a task
+// Rows in the lanes: for groups of many heads. Several tasks at a time where same_keys() holds between the first and
+// each of the others.
+inline constexpr int64_t kLaneRows = 128;  // most rows of all tasks
 int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols);
-void flash_by_lanes(
-    const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResult& out);
+void flash_by_lanes(const KernelTable& kernels,
+                    const FlashProblem& p,
+                    std::span<const FlashTask* const> tasks,
+                    float* scratch,
+                    const FlashResults& out);
 
 }  // namespace lathe

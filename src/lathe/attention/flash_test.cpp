@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <deque>
 
 #include "support/compare.h"
@@ -91,8 +92,8 @@ void run(Batch& batch, int threads, const KernelTable& kernels = lathe::kernels(
   flash_attention(bench.context(), batch.problem());
 }
 
-// Lengths at the edges of a page, of a split, and of two splits.
-constexpr int64_t kLengths[] = {1, 2, 63, 64, 65, 128, 511, 512, 513, 1023, 1024, 1025};
+// Lengths at the edges of a page and of splits.
+constexpr int64_t kLengths[] = {1, 2, 63, 64, 65, 128, 129, 511, 512, 513, 1023, 1024, 1025};
 
 int64_t pick_length(Rng& rng) {
   return kLengths[rng.next_int(0, static_cast<int64_t>(std::size(kLengths)) - 1)];
@@ -198,33 +199,69 @@ std::vector<float> rows_of(const Batch& batch, size_t i) {
   return {begin, begin + segment.tokens * static_cast<int64_t>(batch.row_floats())};
 }
 
+// Every segment of a batch gives what it gives alone.
+void expect_equal_alone(Batch& together) {
+  const Shape& shape = together.shape;
+  run(together, 2);
+  for (size_t i = 0; i < together.segments.size(); ++i) {
+    SCOPED_TRACE(i);
+    AttentionSegment segment = together.segments[i];
+    Batch alone{.shape = shape,
+                .caches = {},
+                .segments = {},
+                .groups = together.groups,
+                .q = {},
+                .out = {},
+                .tokens = segment.tokens};
+    const int64_t q_row = shape.heads() * shape.key_cols;
+    const auto q = together.q.begin() + segment.first_row * q_row;
+    alone.q.assign(q, q + segment.tokens * q_row);
+    alone.out.resize(static_cast<size_t>(segment.tokens) * alone.row_floats());
+    segment.first_row = 0;
+    alone.segments = {segment};
+    run(alone, 1);
+    testing::expect_same_bits(alone.out, rows_of(together, i));
+  }
+}
+
 TEST(Flash, CompanionsInTheBatchChangeNoBit) {
   for (uint64_t seed = 1; seed <= 8; ++seed) {
     SCOPED_TRACE(seed);
     Rng rng(seed);
-    const Shape shape = random_shape(rng);
-    Batch together = make_batch(shape, {{0, 1}, {510, 5}, {64, 7}, {1024, 1}, {0, 70}}, seed);
-    run(together, 2);
-    for (size_t i = 0; i < together.segments.size(); ++i) {
-      SCOPED_TRACE(i);
-      AttentionSegment segment = together.segments[i];
-      Batch alone{.shape = shape,
-                  .caches = {},
-                  .segments = {},
-                  .groups = together.groups,
-                  .q = {},
-                  .out = {},
-                  .tokens = segment.tokens};
-      const int64_t q_row = shape.heads() * shape.key_cols;
-      const auto q = together.q.begin() + segment.first_row * q_row;
-      alone.q.assign(q, q + segment.tokens * q_row);
-      alone.out.resize(static_cast<size_t>(segment.tokens) * alone.row_floats());
-      segment.first_row = 0;
-      alone.segments = {segment};
-      run(alone, 1);
-      testing::expect_same_bits(alone.out, rows_of(together, i));
-    }
+    Batch together = make_batch(random_shape(rng), {{0, 1}, {510, 5}, {64, 7}, {1024, 1}, {0, 70}}, seed);
+    expect_equal_alone(together);
   }
+}
+
+// Sequences that begin on the same pages, some for a split, some for several, one not at all.
+TEST(Flash, CompanionsOnTheSamePagesChangeNoBit) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    SCOPED_TRACE(seed);
+    Rng rng(seed);
+    std::vector<Span> spans;
+    for (int64_t i = 0; i < 14; ++i) spans.push_back({rng.next_int(1100, 1200), rng.next_int(0, 3) == 0 ? 9 : 1});
+    Batch together = make_batch(random_shape(rng), spans, seed);
+    std::deque<std::vector<std::byte*>> pages;
+    for (AttentionSegment& segment : together.segments) {
+      const std::span<std::byte* const> own = segment.cache.pages;
+      std::vector<std::byte*>& mine = pages.emplace_back(own.begin(), own.end());
+      const std::span<std::byte* const> first = pages.front();
+      std::copy_n(
+          first.begin(), std::array<int64_t, 4>{0, 3, 6, 16}[static_cast<size_t>(rng.next_int(0, 3))], mine.begin());
+      segment.cache.pages = mine;
+    }
+    expect_equal_alone(together);
+  }
+}
+
+TEST(Flash, SplitsCoverEveryPositionOnce) {
+  for (int64_t position = 0; position < 5000; ++position) {
+    const int64_t split = split_of(position);
+    EXPECT_LE(split_begin(split), position);
+    EXPECT_GT(split_begin(split + 1), position);
+  }
+  EXPECT_EQ(split_of(511), 3);
+  EXPECT_EQ(split_begin(5), 1024);
 }
 
 TEST(Flash, ChunksOfAPromptChangeNoBit) {
