@@ -142,7 +142,7 @@ def check_settings(root, text, stage, program):
     if not re.search(rf"^COPY --from=build \S+/bin/{entry[0]} /usr/bin/{entry[0]}$", stage, re.M):
         yield f"Dockerfile: ENTRYPOINT {entry[0]}: not copied to /usr/bin"
     command = json.loads(re.search(r"^CMD (.+)$", stage, re.M).group(1))
-    if output_of(program, command[0], "--help")[0] != 0:
+    if not re.search(rf"^  {command[0]} ", output_of(program, "--help")[1], re.M):
         yield f"Dockerfile: CMD {command[0]}: not a command of the program"
 
 

@@ -139,7 +139,7 @@ void Sampler::mask(std::span<float> logits) {
   }
 }
 
-void Sampler::mask_held_back(std::span<float> logits) {
+void Sampler::mask_held_back(std::span<float> logits) const {
   std::vector<std::pair<size_t, float>> before;
   for (const int32_t id : held_back_) {
     const auto at = static_cast<size_t>(id);

@@ -64,7 +64,7 @@ class Sampler {
  private:
   void penalise(std::span<float> logits) const;
   void mask(std::span<float> logits);
-  void mask_held_back(std::span<float> logits);
+  void mask_held_back(std::span<float> logits) const;
   void count(int32_t id);
   int32_t draw(std::span<const float> logits, int64_t index);
 

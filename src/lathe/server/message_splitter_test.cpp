@@ -25,7 +25,12 @@ std::vector<SampledToken> tokens_of(std::string_view text) {
   return out;
 }
 
-constexpr AnswerOptions kThinks = {.reasoning = true};
+AnswerOptions thinks(bool open = false) {
+  AnswerOptions out;
+  out.reasoning = true;
+  out.reasoning_open = open;
+  return out;
+}
 
 struct Split {
   AnswerMessage message;
@@ -59,7 +64,7 @@ TEST(MessageSplitter, PartsAndCountDoNotDependOnTheCuts) {
   for (const size_t step : {1, 2, 3, 7, 1000}) {
     for (const size_t lag : {0, 1, 5}) {
       SCOPED_TRACE(step * 100 + lag);
-      const Split out = split(kThinks, kText, step, lag, kText);
+      const Split out = split(thinks(), kText, step, lag, kText);
       EXPECT_EQ(out.message.reasoning, "Which one?");
       EXPECT_EQ(out.message.content, "This one.");
       // From the token that completes <think> to the one that completes </think>.
@@ -69,8 +74,7 @@ TEST(MessageSplitter, PartsAndCountDoNotDependOnTheCuts) {
 }
 
 TEST(MessageSplitter, APromptThatOpensThoughtsCountsFromTheFirstToken) {
-  AnswerOptions options = kThinks;
-  options.reasoning_open = true;
+  const AnswerOptions options = thinks(/*open=*/true);
   const Split out = split(options, "ab</think>c", 1, 0, "ab</think>c");
   EXPECT_EQ(out.message.reasoning, "ab");
   EXPECT_EQ(out.message.content, "c");
@@ -82,15 +86,14 @@ TEST(MessageSplitter, APromptThatOpensThoughtsCountsFromTheFirstToken) {
 
 // A stop string cuts the text; its tokens were made all the same.
 TEST(MessageSplitter, TokensOfTextThatWasCutCount) {
-  AnswerOptions options = kThinks;
-  options.reasoning_open = true;
+  const AnswerOptions options = thinks(/*open=*/true);
   const Split out = split(options, "abSTOP", 1, 0, "ab");
   EXPECT_EQ(out.message.reasoning, "ab");
   EXPECT_EQ(out.reasoning_tokens, 6);
 }
 
 TEST(MessageSplitter, WithoutThoughtsNothingCounts) {
-  EXPECT_EQ(split(kThinks, "a <think>b</think>", 1, 0, "a <think>b</think>").reasoning_tokens, 0);
+  EXPECT_EQ(split(thinks(), "a <think>b</think>", 1, 0, "a <think>b</think>").reasoning_tokens, 0);
   const Split out = split({}, "<think>a</think>b", 3, 0, "<think>a</think>b");
   EXPECT_EQ(out.message.content, "<think>a</think>b");
   EXPECT_EQ(out.message.reasoning, "");
@@ -98,7 +101,7 @@ TEST(MessageSplitter, WithoutThoughtsNothingCounts) {
 }
 
 TEST(MessageSplitter, CallsBehindThoughtsAreNoThoughts) {
-  AnswerOptions options = kThinks;
+  AnswerOptions options = thinks();
   options.tools = ToolFormat::kV31;
   MessageSplitter splitter(storyteller(), options);
   AnswerMessage message;

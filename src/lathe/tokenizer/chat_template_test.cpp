@@ -48,8 +48,9 @@ TEST(ChatTemplateMarks, TrustedPartsOfAMessageHaveNone) {
       ChatTemplate::compile("{% for m in messages %}{{ m['content'] | upper }};{% endfor %}").value();
   const Json variables = with_messages({message("system", "abcdef"), message("user", "ghi")});
   const auto shown = [&](const std::vector<TrustedText>& trusted) {
+    const std::vector<RenderedPiece> pieces = chat.render_pieces(variables, trusted).value();
     std::string out;
-    for (const RenderedPiece& piece : chat.render_pieces(variables, trusted).value()) {
+    for (const RenderedPiece& piece : pieces) {
       out += piece.literal ? "«" + piece.text + "»" : piece.text;
     }
     return out;
