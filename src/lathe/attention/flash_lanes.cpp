@@ -69,16 +69,17 @@ void flash_by_lanes(
     quantise_queries(kernels, block, reinterpret_cast<std::byte*>(quantised));
   }
   const int64_t keys_end = task.keys_end();
-  for (int64_t start = task.split * kSplitTokens; start < keys_end; start += kPageTokens) {
+  for (int64_t page = task.split * kSplitTokens; page < keys_end; page += kPageTokens) {
+    const int64_t start = std::max(page, task.segment->first_key);
     LaneTile tile{.format = cache.format,
                   .data = cache.row(start),
                   .elements = cache.row_elements,
                   .key_first = task.group->key_first,
                   .value_first = task.group->value_first,
                   .start = start,
-                  .keys = std::min(kPageTokens, keys_end - start)};
+                  .keys = std::min(page + kPageTokens, keys_end) - start};
     // Where rows belong to one group, all of the next page will be read.
-    if (const int64_t next = start + kPageTokens; next < keys_end && p.groups.size() == 1) {
+    if (const int64_t next = page + kPageTokens; next < keys_end && p.groups.size() == 1) {
       tile.ahead = cache.row(next);
       tile.ahead_bytes = std::min(kPageTokens, keys_end - next) * cache.row_bytes();
     }

@@ -90,7 +90,6 @@ int run_serve(const ServeOptions& options) {
     o.cache_tokens = options.cache_tokens > 0 ? options.cache_tokens : std::max(o.ctx_size, kDefaultContext);
     o.max_running = options.parallel;
     o.prefix_cache = !options.no_prefix_cache;
-    o.draft_tokens = options.draft_tokens;
   });
   if (!engine) return report(engine.error());
   return serve(options, **http, *std::move(engine));
