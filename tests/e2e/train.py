@@ -283,6 +283,7 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
             [PROGRAM, "generate", "-m", str(checkpoint), "-p", "the king", "-n", "4", "--temperature", "0", "--json"],
             capture_output=True, text=True, check=False)  # fmt: skip
         self.assertEqual(generated.returncode, 0, generated.stderr)
+        self.draft_with_the_layer(checkpoint)
         # The layer goes on from where it was, and a run without it writes none.
         further = self.run_train("further", *more, "--set", f"model.from={checkpoint}", "--set", "train.max_steps=4")
         self.assertLess(further["train_loss"], 5.0)
@@ -294,6 +295,27 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertNotIn(b"eh_proj", (plain / "model.safetensors").read_bytes())
         error = self.run_train("v2", "--set", "train.mtp_weight=0.3", code=2)
         self.assertIn("train.mtp_weight: expected a deepseek_v3 model with num_nextn_predict_layers 1, found", error)
+
+    def draft_with_the_layer(self, checkpoint):
+        """The trained layer's guesses change no token, and some are right."""
+
+        def generate(*arguments):
+            done = subprocess.run(
+                [PROGRAM, "generate", "-m", str(checkpoint), "-p", "the king", "-n", "24", "--temperature", "0",
+                 "--ignore-eos", "--json", *arguments],
+                capture_output=True, text=True, check=False)  # fmt: skip
+            self.assertEqual(done.returncode, 0, done.stderr)
+            return json.loads(done.stdout)
+
+        plain = generate()
+        self.assertNotIn("drafter", plain["timings"])
+        for drafter in ("mtp", "auto"):
+            drafted = generate("--draft-tokens", "2", "--drafter", drafter)
+            self.assertEqual(drafted["token_ids"], plain["token_ids"])
+            self.assertEqual(drafted["timings"]["drafter"], "mtp")
+            self.assertGreater(drafted["timings"]["draft_n_accepted"], 0)
+            self.assertGreaterEqual(drafted["timings"]["draft_n"], drafted["timings"]["draft_n_accepted"])
+        self.assertEqual(generate("--draft-tokens", "2")["token_ids"], plain["token_ids"])
 
     def test_recipes_are_readable(self):
         # Each ships with the program; what is missing is the data, which only the user has.

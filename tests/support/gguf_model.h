@@ -25,6 +25,7 @@ enum class LatentForm { kJoint, kSplit, kSplitFlat, kBoth };
 struct GgufForm {
   LatentForm latent = LatentForm::kJoint;
   bool fused_gate_up = false;
+  bool mtp = false;                      // the multi-token prediction layer too
   std::vector<std::string> tokens = {};  // a vocabulary; empty: no tokenizer
 };
 
@@ -84,6 +85,7 @@ class GgufConverter {
     take("model.norm.weight", "output_norm.weight");
     if (!config_.tie_word_embeddings) take("lm_head.weight", "output.weight");
     for (int64_t i = 0; i < config_.num_hidden_layers; ++i) add_layer(i);
+    if (form_.mtp) add_mtp(config_.num_hidden_layers);
     return std::move(draft_);
   }
 
@@ -104,7 +106,8 @@ class GgufConverter {
     const std::string a = architecture() + ".";
     draft_.set("general.architecture", architecture());
     draft_.set("general.file_type", uint32_t{c.dtype == "float32" ? 0U : 32U});
-    draft_.set(a + "block_count", u32(c.num_hidden_layers));
+    draft_.set(a + "block_count", u32(c.num_hidden_layers + (form_.mtp ? 1 : 0)));
+    if (form_.mtp) draft_.set(a + "nextn_predict_layers", uint32_t{1});
     draft_.set(a + "context_length", u32(c.max_position_embeddings));
     draft_.set(a + "embedding_length", u32(c.hidden_size));
     draft_.set(a + "feed_forward_length", u32(c.intermediate_size));
@@ -215,6 +218,17 @@ class GgufConverter {
     for (const char* what : {"gate", "up", "down"}) {
       take(str(hf, "mlp.", what, "_proj.weight"), str(b, "ffn_", what, ".weight"));
     }
+  }
+
+  void add_mtp(int64_t i) {
+    add_layer(i);
+    const std::string hf = str("model.layers.", i, ".");
+    const std::string b = str("blk.", i, ".nextn.");
+    for (const char* name : {"eh_proj.weight", "enorm.weight", "hnorm.weight", "embed_tokens.weight"}) {
+      take(hf + name, b + name);
+    }
+    take(hf + "shared_head.norm.weight", b + "shared_head_norm.weight");
+    take(hf + "shared_head.head.weight", b + "shared_head_head.weight");
   }
 
   void add_latent(const std::string& from, const std::string& b) {

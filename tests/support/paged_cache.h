@@ -63,10 +63,15 @@ struct NaiveAttention {
 inline NaiveAttention naive_attention(const FlashProblem& p, int64_t tokens) {
   NaiveAttention result{std::vector<float>(static_cast<size_t>(tokens * p.num_heads * p.value_cols)),
                         std::vector<double>(static_cast<size_t>(tokens * p.num_heads))};
-  const auto one = [&](const FlashGroup& group, const std::vector<std::vector<float>>& rows, int64_t at, int64_t keys) {
+  // Keys [begin, end).
+  const auto one = [&](const FlashGroup& group,
+                       const std::vector<std::vector<float>>& rows,
+                       int64_t at,
+                       int64_t begin,
+                       int64_t end) {
     const float* q = p.q + at * p.key_cols;
     std::vector<double> scores;
-    for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t j = begin; j < end; ++j) {
       double score = 0.0;
       for (int64_t c = 0; c < p.key_cols; ++c) {
         score += static_cast<double>(q[c]) * rows[static_cast<size_t>(j)][static_cast<size_t>(group.key_first + c)];
@@ -79,8 +84,8 @@ inline NaiveAttention naive_attention(const FlashProblem& p, int64_t tokens) {
     result.lse[static_cast<size_t>(at)] = largest + std::log(sum);
     for (int64_t c = 0; c < p.value_cols; ++c) {
       double value = 0.0;
-      for (int64_t j = 0; j < keys; ++j) {
-        value += scores[static_cast<size_t>(j)] / sum *
+      for (int64_t j = begin; j < end; ++j) {
+        value += scores[static_cast<size_t>(j - begin)] / sum *
                  rows[static_cast<size_t>(j)][static_cast<size_t>(group.value_first + c)];
       }
       result.out[static_cast<size_t>(at * p.value_cols + c)] = static_cast<float>(value);
@@ -95,7 +100,7 @@ inline NaiveAttention naive_attention(const FlashProblem& p, int64_t tokens) {
       for (const FlashGroup& group : p.groups) {
         for (int64_t h = 0; h < group.heads; ++h) {
           const int64_t at = (segment.first_row + t) * p.num_heads + group.first_head + h;
-          one(group, rows, at, segment.position + t + 1);
+          one(group, rows, at, segment.first_key, segment.position + t + 1);
         }
       }
     }

@@ -4,9 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -82,10 +84,13 @@ inline Json tiny_llama_config() {
 
 class TinyModel {
  public:
-  // All tensors the configuration demands, optional ones included, as random F32.
+  // All tensors the configuration demands, optional ones and those of a multi-token prediction layer included, as
+  // random F32.
   explicit TinyModel(Json json, uint64_t seed = 1) : json_(std::move(json)) {
     Rng rng(seed);
-    for (const ExpectedTensor& expected : expected_tensors(config())) {
+    std::vector<ExpectedTensor> all = expected_tensors(config());
+    std::ranges::move(expected_mtp_tensors(config()), std::back_inserter(all));
+    for (const ExpectedTensor& expected : all) {
       TinyTensor tensor{.dtype = DType::kF32, .shape = expected.shape, .values = {}};
       size_t size = 1;
       for (const int64_t extent : expected.shape) size *= static_cast<size_t>(extent);
@@ -143,11 +148,42 @@ class TinyModel {
   Json json_;
 };
 
+// A model with a multi-token prediction layer in which token t is followed by 7 t + 3, as the layer says too: always
+// where `noise` is 0, the less often the more all else (attention, feed-forward, h in the layer) has a say.
+inline TinyModel predictable_model(double noise, uint64_t seed = 1) {
+  Json json = tiny_v3_config();
+  json.set("num_nextn_predict_layers", 1);
+  TinyModel model(json, seed);
+  const ModelConfig config = model.config();
+  const auto d = static_cast<size_t>(config.hidden_size);
+  const auto vocab = static_cast<size_t>(config.vocab_size);
+  for (auto& [name, tensor] : model.tensors) {
+    if (name.ends_with("norm.weight")) std::ranges::fill(tensor.values, 1.0F);
+    if (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight") || name.ends_with("eh_proj.weight")) {
+      for (float& value : tensor.values) value *= static_cast<float>(noise);
+    }
+  }
+  std::vector<float>& embedding = model.at("model.embed_tokens.weight").values;
+  std::vector<float>& head = model.at("lm_head.weight").values;
+  for (size_t id = 0; id < vocab; ++id) {
+    const std::span<float> row(embedding.data() + id * d, d);
+    double squares = 0.0;
+    for (const float value : row) squares += static_cast<double>(value) * value;
+    for (float& value : row) value /= static_cast<float>(std::sqrt(squares));
+    std::ranges::copy(row, head.begin() + static_cast<int64_t>((7 * id + 3) % vocab * d));
+  }
+  // The embedding half of W^eh is what it is without noise: one.
+  std::vector<float>& joined = model.at(str("model.layers.", config.num_hidden_layers, ".eh_proj.weight")).values;
+  for (size_t i = 0; i < d; ++i) joined[i * 2 * d + i] += 1.0F;
+  return model;
+}
+
 // The weights of a checkpoint folder, bound to its configuration.
-inline Result<std::unique_ptr<const ModelWeights>> open_weights(const std::filesystem::path& folder) {
+inline Result<std::unique_ptr<const ModelWeights>> open_weights(const std::filesystem::path& folder,
+                                                                MtpLayer mtp = MtpLayer::kSkip) {
   LATHE_TRY(const ParsedConfig parsed, load_config(folder));
   LATHE_TRY(Checkpoint checkpoint, Checkpoint::open(folder));
-  return ModelWeights::bind(parsed.config, std::make_shared<const Checkpoint>(std::move(checkpoint)));
+  return ModelWeights::bind(parsed.config, std::make_shared<const Checkpoint>(std::move(checkpoint)), nullptr, mtp);
 }
 
 struct Forward {

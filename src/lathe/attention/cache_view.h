@@ -28,8 +28,8 @@ struct CacheView {
 
   int64_t row_bytes() const { return cache_row_bytes(format, row_elements); }
 
-  // Columns [first, first + cols) of the page that begins at position `start` (a multiple of 64), as a matrix of `rows`
-  // rows. Plain formats only.
+  // Columns [first, first + cols) of `rows` rows from position `start` on, all in one page, as a matrix. Plain formats
+  // only.
   WeightMatrix columns(int64_t start, int64_t rows, int64_t first, int64_t cols) const {
     const DType dtype = plain_dtype(format);
     return {.dtype = dtype,
@@ -61,6 +61,7 @@ struct AttentionSegment {
   int64_t tokens = 0;
   int64_t position = 0;        // of the first token; everything before it is in the cache already
   int64_t expanded_until = 0;  // MLA: positions below this use the expanded form, the others the absorbed form
+  int64_t first_key = 0;       // positions below have no row: at most `position`, below 64; absorbed form only
   CacheView cache;
 };
 

@@ -48,7 +48,8 @@ struct FlashProblem {
   float* out = nullptr;      // [T, num_heads, value_cols]
 };
 
-// softmax(q k^T * scale) v for every token and head, causal: position t sees positions 0..t of its own sequence.
+// softmax(q k^T * scale) v for every token and head, causal: position t sees positions first_key..t of its own
+// sequence.
 void flash_attention(const CpuContext& cpu, const FlashProblem& problem);
 
 // Workspace floats that flash_attention takes.

@@ -50,8 +50,9 @@ void flash_by_dots(
   std::fill_n(out_RV, rows * p.value_cols, 0.0F);
   std::fill_n(state_R, rows, SoftmaxState{-std::numeric_limits<float>::infinity(), 0.0F});
   const int64_t keys_end = task.keys_end();
-  for (int64_t start = split_begin(task.split); start < keys_end; start += kPageTokens) {
-    const int64_t keys = std::min(kPageTokens, keys_end - start);
+  for (int64_t page = split_begin(task.split); page < keys_end; page += kPageTokens) {
+    const int64_t start = std::max(page, segment.first_key);
+    const int64_t keys = std::min(page + kPageTokens, keys_end) - start;
     const int64_t row0 = task.first_row_at(start) - task.row_begin;  // earlier rows see nothing of this tile
     kernels.gemm({.w = tile_columns(kernels, segment.cache, start, keys, task.group->key_first, p.key_cols, tile),
                   .row_begin = 0,

@@ -87,16 +87,17 @@ void flash_by_lanes(const KernelTable& kernels,
     quantise_queries(kernels, block, reinterpret_cast<std::byte*>(quantised));
   }
   const int64_t keys_end = first.keys_end();
-  for (int64_t start = split_begin(first.split); start < keys_end; start += kPageTokens) {
+  for (int64_t page = split_begin(first.split); page < keys_end; page += kPageTokens) {
+    const int64_t start = std::max(page, first.segment->first_key);
     LaneTile tile{.format = cache.format,
                   .data = cache.row(start),
                   .elements = cache.row_elements,
                   .key_first = first.group->key_first,
                   .value_first = first.group->value_first,
                   .start = start,
-                  .keys = std::min(kPageTokens, keys_end - start)};
+                  .keys = std::min(page + kPageTokens, keys_end) - start};
     // Where rows belong to one group, all of the next page will be read.
-    if (const int64_t next = start + kPageTokens; next < keys_end && p.groups.size() == 1) {
+    if (const int64_t next = page + kPageTokens; next < keys_end && p.groups.size() == 1) {
       tile.ahead = cache.row(next);
       tile.ahead_bytes = std::min(kPageTokens, keys_end - next) * cache.row_bytes();
     }

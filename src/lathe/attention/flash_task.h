@@ -51,7 +51,9 @@ struct FlashTask {
 
   // Whether both read the same rows of the same pages.
   bool same_keys(const FlashTask& other) const {
-    if (split != other.split || group != other.group || !sees_all() || !other.sees_all()) return false;
+    if (split != other.split || group != other.group || segment->first_key != other.segment->first_key || !sees_all() ||
+        !other.sees_all())
+      return false;
     for (auto page = static_cast<size_t>(split_begin(split) / kPageTokens);
          page < static_cast<size_t>(split_begin(split + 1) / kPageTokens);
          ++page) {

@@ -122,6 +122,24 @@ testing::Tolerance tolerance_of(const Shape& shape) {
 
 class FlashOnEveryTable : public ::testing::TestWithParam<const KernelTable*> {};
 
+// A cache without row 0: what lies there would outweigh all others.
+TEST_P(FlashOnEveryTable, KeysBeforeTheFirstAreNotRead) {
+  for (const int64_t heads : {3, 8}) {
+    for (const CacheFormat format : {CacheFormat::kF16, CacheFormat::kQ8, CacheFormat::kQ6}) {
+      const Shape shape{.heads_per_group = heads, .key_cols = 40, .value_cols = 24, .shared = true, .format = format};
+      Batch batch = make_batch(shape, {{1, 1}, {1, 70}, {63, 1}, {64, 2}, {600, 3}}, 4);
+      const std::vector<float> nothing(static_cast<size_t>(row_elements(shape)), 1e3F);
+      for (size_t i = 0; i < batch.segments.size(); ++i) {
+        batch.caches[i].store(0, nothing.data());
+        batch.segments[i].first_key = 1;
+      }
+      run(batch, 2, *GetParam());
+      testing::expect_close(
+          batch.out, testing::naive_attention(batch.problem(), batch.tokens).out, tolerance_of(shape));
+    }
+  }
+}
+
 TEST_P(FlashOnEveryTable, RandomShapesMatchPlainAttention) {
   for (uint64_t seed = 1; seed <= 24; ++seed) {
     Rng rng(seed);

@@ -39,7 +39,7 @@ void project_down(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* 
 }
 
 // Norm of the latent (never of k^R: trap T4), RoPE of k^R and of every q^R, and the cache row of each token (Eq. 9, 14,
-// 15).
+// 15). q_THK may be null.
 void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, float* kv_a_T) {
   const MlaShape& s = a.shape;
   const int64_t pairs = s.qk_rope_head_dim / 2;
@@ -54,6 +54,7 @@ void rotate_and_store(const CpuContext& cpu, const MlaArgs& a, float* q_THK, flo
     }
     rope(row + s.kv_lora_rank, cos, sin, pairs);
     segment.cache.store(cpu.kernels, segment.position + i, row);
+    if (q_THK == nullptr) return;
     for (int64_t h = 0; h < s.num_heads; ++h) {
       rope(q_THK + (t * s.num_heads + h) * s.qk_head_dim() + s.qk_nope_head_dim, cos, sin, pairs);
     }
@@ -168,6 +169,13 @@ int64_t mla_scratch_floats(const MlaShape& s, int64_t tokens, int threads) {
                                       quantised_floats(tokens, s.q_lora_rank),
                                       quantised_floats(tokens, s.num_heads * s.v_head_dim)});
   return common + std::max({absorbed, mla_expanded_scratch_floats(s, tokens, threads), quantised});
+}
+
+void mla_store(const CpuContext& cpu, const MlaArgs& a) {
+  const Workspace::Scope scope(cpu.workspace);
+  float* kv_a_T = cpu.workspace.take(a.tokens * a.shape.cache_row());
+  linear(cpu, a.weights.kv_a_proj_with_mqa, a.weights.kv_a_proj_bias, a.x, a.tokens, kv_a_T);
+  rotate_and_store(cpu, a, nullptr, kv_a_T);
 }
 
 void mla_attention(const CpuContext& cpu, const MlaArgs& a) {

@@ -72,6 +72,10 @@ struct MlaArgs {
 // One attention block; see MlaArgs.
 void mla_attention(const CpuContext& cpu, const MlaArgs& args);
 
+// Writes the new tokens' rows into the caches and computes nothing else: `out` is not used. The rows are those that
+// mla_attention writes.
+void mla_store(const CpuContext& cpu, const MlaArgs& args);
+
 // Workspace floats that mla_attention takes for at most `tokens` tokens.
 int64_t mla_scratch_floats(const MlaShape& shape, int64_t tokens, int threads);
 

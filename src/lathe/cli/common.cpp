@@ -81,6 +81,11 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags,
   options.ctx_size = flags.ctx_size;
   options.cache_type = cache_type;
   options.compute = flags.compute == "f32" ? Compute::kF32 : Compute::kAuto;
+  options.draft_tokens = flags.draft_tokens;
+  // The layer is loaded only for guesses that will be made.
+  if (flags.draft_tokens > 0 && flags.drafter != "text") {
+    options.drafter = flags.drafter == "mtp" ? std::optional(DrafterKind::kMtp) : std::nullopt;
+  }
   if (!flags.type.empty()) options.weight_type = quant_type_from_name(flags.type);
   options.packed_folder = lathe_cache_directory();
   options.on_packing = [&, percent = -1](uint64_t done, uint64_t total) mutable {
@@ -185,6 +190,10 @@ double tokens_per_second(int64_t tokens, double seconds) {
 std::string describe_speed(const Completion& c) {
   const int64_t made = c.completion_tokens;
   // The first token comes out of the prompt's pass; the others are decoded one by one.
+  std::string drafts;
+  if (c.draft_tokens > 0) {
+    drafts = str(", ", c.accepted_draft_tokens, " of ", c.draft_tokens, " guesses (", name_of(c.drafter), ") right");
+  }
   return str(c.prompt_tokens,
              " prompt tokens, ",
              fixed(tokens_per_second(c.prompt_tokens, c.prefill_s), 1),
@@ -192,7 +201,8 @@ std::string describe_speed(const Completion& c) {
              made,
              " tokens, ",
              fixed(tokens_per_second(std::max<int64_t>(made - 1, 0), c.decode_s), 1),
-             " tok/s");
+             " tok/s",
+             drafts);
 }
 
 }  // namespace lathe::cli

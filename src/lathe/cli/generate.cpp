@@ -63,6 +63,11 @@ Json completion_json(const Engine& engine,
   timings.set("prefill_tok_per_s", tokens_per_second(c.prompt_tokens, c.prefill_s));
   timings.set("decode_s", c.decode_s);
   timings.set("decode_tok_per_s", tokens_per_second(std::max<int64_t>(c.completion_tokens - 1, 0), c.decode_s));
+  if (c.draft_tokens > 0) {
+    timings.set("drafter", name_of(c.drafter));
+    timings.set("draft_n", c.draft_tokens);
+    timings.set("draft_n_accepted", c.accepted_draft_tokens);
+  }
   Json out = Json::object();
   out.set("model", engine.weights().checkpoint().folder().string());
   out.set("prompt_token_ids", Json::list(prompt_token_ids));

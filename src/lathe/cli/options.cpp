@@ -130,6 +130,16 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
   option(app, "--logit-bias", f.logit_bias, "ID=BIAS, added to the logit of a token; may be repeated");
 }
 
+void add_draft_flags(CLI::App& app, EngineFlags& f) {
+  option(app, "--draft-tokens", f.draft_tokens, "Tokens guessed per step and checked together (default 0: off)")
+      ->check(whole(0, 64));
+  option(app,
+         "--drafter",
+         f.drafter,
+         "Who guesses: text (default), mtp (the model's own layer), auto (mtp if there is one)")
+      ->check(one_of({"text", "mtp", "auto"}));
+}
+
 template <class Options>
 void add_answer_flags(CLI::App& app, Options& o) {
   option(app, "-n,--max-tokens", o.max_tokens, "New tokens; default: until the model stops or the context is full")
@@ -140,6 +150,7 @@ void add_answer_flags(CLI::App& app, Options& o) {
   flag(app, "--ignore-eos", o.ignore_eos, "Go on after the end-of-sequence token");
   option(app, "--json-schema", o.format.json_schema, "Schema, or its file: the answer is JSON that satisfies it");
   flag(app, "--json-object", o.format.json_object, "The answer is a JSON object");
+  add_draft_flags(app, o.engine);
 }
 
 CLI::App& command(CLI::App& app, const std::string& name, const std::string& help, const std::string& footer = "") {
@@ -217,8 +228,7 @@ void add_serve(CLI::App& app, ServeOptions& o) {
   option(sub, "--batch-tokens", o.batch_tokens, "Tokens of one step, answers and prompts together (default 512)")
       ->check(whole(1, 8192));
   flag(sub, "--no-prefix-cache", o.no_prefix_cache, "Compute every prompt anew");
-  option(sub, "--draft-tokens", o.draft_tokens, "Tokens guessed per step and checked together (default 0: off)")
-      ->check(whole(0, 64));
+  add_draft_flags(sub, o.engine);
   option(sub, "--max-queue", o.max_queue, "Answers that may wait for their first token (default 256)")
       ->check(whole(1, 1 << 20));
   option(sub, "--max-connections", o.max_connections, "Open connections (default 4096)")->check(whole(1, 1 << 20));

@@ -22,6 +22,8 @@ struct EngineFlags {
   std::string cache_type;        // "f16", "bf16", "f32"; empty: by `compute`
   std::string compute = "auto";  // "auto", "f32"
   std::string backend = "auto";  // "auto", "cpu"
+  int64_t draft_tokens = 0;      // of commands that answer: guessed per step
+  std::string drafter = "text";  // "text", "mtp", "auto"; by whom
   bool json = false;             // one JSON document on stdout
   bool quiet = false;            // warnings and errors only
 };
@@ -90,7 +92,6 @@ struct ServeOptions {
   int64_t parallel = 64;     // answers computed at a time, at most batch_tokens
   int64_t batch_tokens = 512;
   bool no_prefix_cache = false;
-  int64_t draft_tokens = 0;
   int64_t max_queue = 256;
   int64_t max_connections = 4096;
   int64_t max_body_mib = 8;

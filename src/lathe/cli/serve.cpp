@@ -91,7 +91,6 @@ int run_serve(const ServeOptions& options) {
     o.max_running = options.parallel;
     o.max_batch_tokens = options.batch_tokens;
     o.prefix_cache = !options.no_prefix_cache;
-    o.draft_tokens = options.draft_tokens;
   });
   if (!engine) return report(engine.error());
   return serve(options, **http, *std::move(engine));

@@ -39,15 +39,18 @@ struct Step {
   std::span<const int64_t> logit_rows;    // rows whose logits are wanted, ascending
 };
 
-// Layout of cached rows: [layer][64 positions][row] per page.
+// Layout of cached rows: [layer][64 positions][row] per page, then the tail.
 struct CacheLayout {
   CacheFormat format = CacheFormat::kF16;
   int64_t row_elements = 0;  // ModelConfig::cache_row_elements()
   int64_t layers = 0;
+  int64_t tail_bytes = 0;  // for what else belongs to the page's tokens; a multiple of 64
 
   int64_t layer_bytes() const { return kPageTokens * cache_row_bytes(format, row_elements); }
 
-  int64_t page_bytes() const { return layers * layer_bytes(); }
+  int64_t tail_offset() const { return layers * layer_bytes(); }
+
+  int64_t page_bytes() const { return tail_offset() + tail_bytes; }
 };
 
 // Routing decisions of one MoE layer, for traces: [T, K] each, ids ascending.
@@ -76,7 +79,7 @@ class Backend {
   virtual void final_norm(const Activations& x, Activations& y) = 0;
   // Logits of the step's logit_rows for the final-normed x: out [logit_rows, vocab_size].
   virtual void head(const Activations& x, float* out) = 0;
-  // The rows of x as fp32: out [T, hidden_size]. For traces.
+  // The rows of x as fp32: out [T, hidden_size]. Also after the step, until the next one begins.
   virtual void read(const Activations& x, float* out) = 0;
 };
 

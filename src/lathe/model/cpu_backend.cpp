@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "lathe/base/check.h"
 #include "lathe/model/config_rope.h"
 #include "lathe/tensor/blocks.h"
 
@@ -42,7 +43,7 @@ CpuBackend::CpuBackend(const ModelWeights& weights,
       moe_(moe_shape(weights.config())),
       rope_(RopeTable::make(rope_parameters(weights.config()))) {}
 
-int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int threads) {
+int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int threads, MtpLayer mtp) {
   const int64_t attention = c.attention == AttentionKind::kMla ? mla_scratch_floats(mla_shape(c), max_tokens, threads)
                                                                : gqa_scratch_floats(gqa_shape(c), max_tokens, threads);
   const int64_t moe = c.n_routed_experts > 0 ? moe_scratch_floats(moe_shape(c), max_tokens) : 0;
@@ -54,11 +55,17 @@ int64_t CpuBackend::scratch_floats(const ModelConfig& c, int64_t max_tokens, int
       c.attention == AttentionKind::kMla ? c.num_attention_heads * c.v_head_dim : c.num_attention_heads * c.head_dim;
   const int64_t widest = std::max({c.hidden_size, heads, c.q_lora_rank}) + kBlock;
   const int64_t quantised = quantised_floats(max_tokens, widest / kBlock * kBlock);
-  return std::max({attention + quantised, moe, dense, head + quantised}) + Workspace::padded(1);
+  // [RMSNorm(e); RMSNorm(h)] of the multi-token prediction layer.
+  const int64_t joined = mtp == MtpLayer::kUse ? Workspace::padded(max_tokens * 2 * c.hidden_size) +
+                                                     quantised_floats(max_tokens, 2 * c.hidden_size / kBlock * kBlock)
+                                               : 0;
+  return std::max({attention + quantised, moe, dense, head + quantised, joined}) + Workspace::padded(1);
 }
 
-int64_t CpuBackend::total_floats(const ModelConfig& c, int64_t max_tokens, int threads) {
-  return scratch_floats(c, max_tokens, threads) + 3 * Workspace::padded(max_tokens * c.hidden_size) + c.vocab_size;
+int64_t CpuBackend::total_floats(const ModelConfig& c, int64_t max_tokens, int threads, MtpLayer mtp) {
+  const int64_t rows = mtp == MtpLayer::kUse ? 5 : 3;
+  return scratch_floats(c, max_tokens, threads, mtp) + rows * Workspace::padded(max_tokens * c.hidden_size) +
+         c.vocab_size;
 }
 
 Result<std::unique_ptr<CpuBackend>> CpuBackend::create(const ModelWeights& weights,
@@ -67,7 +74,8 @@ Result<std::unique_ptr<CpuBackend>> CpuBackend::create(const ModelWeights& weigh
                                                        const KernelTable& kernels,
                                                        int64_t max_tokens) {
   std::unique_ptr<CpuBackend> backend(new CpuBackend(weights, cache, pool, kernels, max_tokens));
-  LATHE_TRY(backend->workspace_, Workspace::create(scratch_floats(weights.config(), max_tokens, pool.threads())));
+  const MtpLayer mtp = weights.mtp() != nullptr ? MtpLayer::kUse : MtpLayer::kSkip;
+  LATHE_TRY(backend->workspace_, Workspace::create(scratch_floats(weights.config(), max_tokens, pool.threads(), mtp)));
   const auto rope_floats = static_cast<size_t>(max_tokens * backend->rope_.pairs());
   backend->rope_cos_.resize(rope_floats);
   backend->rope_sin_.resize(rope_floats);
@@ -81,7 +89,18 @@ Result<std::unique_ptr<Activations>> CpuBackend::allocate() {
 }
 
 void CpuBackend::begin_step(const Step& step) {
+  begin(step, 0);
+}
+
+void CpuBackend::begin_mtp(const Step& step, const float* hidden) {
+  LATHE_CHECK(weights_.mtp() != nullptr && hidden != nullptr);
+  begin(step, 1);
+  hidden_ = hidden;
+}
+
+void CpuBackend::begin(const Step& step, int64_t first_key) {
   step_ = &step;
+  tokens_ = static_cast<int64_t>(step.token_ids.size());
   segments_.clear();
   const int64_t pairs = rope_.pairs();
   for (const SequenceChunk& chunk : step.chunks) {
@@ -90,6 +109,7 @@ void CpuBackend::begin_step(const Step& step) {
          .tokens = chunk.tokens,
          .position = chunk.position,
          .expanded_until = chunk.expanded_until,
+         .first_key = first_key,
          .cache = {
              .format = cache_.format, .row_elements = cache_.row_elements, .pages = chunk.pages, .layer_offset = 0}});
     const auto rows = static_cast<size_t>(chunk.tokens * pairs);
@@ -100,16 +120,42 @@ void CpuBackend::begin_step(const Step& step) {
   }
 }
 
-void CpuBackend::embed(Activations& x) {
+void CpuBackend::embed_token(int32_t id, float* row) {
   const WeightMatrix& table = weights_.embed_tokens();
   const int64_t d = table.cols;
-  for (int64_t t = 0; t < tokens(); ++t) {
-    const int64_t id = step_->token_ids[static_cast<size_t>(t)];
-    float* row = data_of(x) + t * d;
-    kernels_.to_float(table.dtype, table.data + id * table.row_stride(), row, d);
-    if (table.scales == nullptr) continue;
-    for (int64_t i = 0; i < d; ++i) row[i] *= table.scales[(id / kFp8Block) * table.scale_cols() + i / kFp8Block];
-  }
+  kernels_.to_float(table.dtype, table.data + id * table.row_stride(), row, d);
+  if (table.scales == nullptr) return;
+  for (int64_t i = 0; i < d; ++i) row[i] *= table.scales[(id / kFp8Block) * table.scale_cols() + i / kFp8Block];
+}
+
+void CpuBackend::embed(Activations& x) {
+  const int64_t d = weights_.config().hidden_size;
+  for (int64_t t = 0; t < tokens(); ++t) embed_token(step_->token_ids[static_cast<size_t>(t)], data_of(x) + t * d);
+}
+
+void CpuBackend::mtp_input(const Activations& /*h*/, Activations& x) {
+  const MtpWeights& w = *weights_.mtp();
+  const int64_t d = weights_.config().hidden_size;
+  const auto eps = static_cast<float>(weights_.config().rms_norm_eps);
+  const Workspace::Scope scope(workspace_);
+  float* joined = workspace_.take(tokens() * 2 * d);
+  pool_.run(tokens(), std::max<int64_t>(1, 32768 / d), [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      float* row = joined + t * 2 * d;
+      embed_token(step_->token_ids[static_cast<size_t>(t)], row);
+      kernels_.rms_norm(row, w.enorm, row, d, eps);
+      kernels_.rms_norm(hidden_ + t * d, w.hnorm, row + d, d, eps);
+    }
+  });
+  linear(cpu(), w.eh_proj, nullptr, joined, tokens(), data_of(x));
+}
+
+void CpuBackend::mtp_norm(const Activations& x, Activations& y) {
+  norm(weights_.mtp()->norm, x, y);
+}
+
+void CpuBackend::store_rows(int64_t layer, const Activations& x) {
+  mla_store(cpu(), mla_args(layer, x));
 }
 
 void CpuBackend::norm(const float* weight, const Activations& x, Activations& y) {
@@ -132,30 +178,34 @@ void CpuBackend::final_norm(const Activations& x, Activations& y) {
   norm(weights_.norm(), x, y);
 }
 
-void CpuBackend::attention(int64_t layer, const Activations& x, Activations& y) {
-  const LayerWeights& w = weights_.layers()[static_cast<size_t>(layer)];
+MlaArgs CpuBackend::mla_args(int64_t layer, const Activations& x) {
   for (AttentionSegment& segment : segments_) segment.cache.layer_offset = layer * cache_.layer_bytes();
+  return {.weights = weights_.layers()[static_cast<size_t>(layer)].mla,
+          .shape = mla_,
+          .segments = segments_,
+          .tokens = tokens(),
+          .x = data_of(x),
+          .rope_cos = rope_cos_.data(),
+          .rope_sin = rope_sin_.data(),
+          .out = nullptr};
+}
+
+void CpuBackend::attention(int64_t layer, const Activations& x, Activations& y) {
   if (weights_.config().attention == AttentionKind::kMla) {
-    mla_attention(cpu(),
-                  {.weights = w.mla,
-                   .shape = mla_,
-                   .segments = segments_,
-                   .tokens = tokens(),
-                   .x = data_of(x),
-                   .rope_cos = rope_cos_.data(),
-                   .rope_sin = rope_sin_.data(),
-                   .out = data_of(y)});
-  } else {
-    gqa_attention(cpu(),
-                  {.weights = w.gqa,
-                   .shape = gqa_,
-                   .segments = segments_,
-                   .tokens = tokens(),
-                   .x = data_of(x),
-                   .rope_cos = rope_cos_.data(),
-                   .rope_sin = rope_sin_.data(),
-                   .out = data_of(y)});
+    MlaArgs args = mla_args(layer, x);
+    args.out = data_of(y);
+    return mla_attention(cpu(), args);
   }
+  for (AttentionSegment& segment : segments_) segment.cache.layer_offset = layer * cache_.layer_bytes();
+  gqa_attention(cpu(),
+                {.weights = weights_.layers()[static_cast<size_t>(layer)].gqa,
+                 .shape = gqa_,
+                 .segments = segments_,
+                 .tokens = tokens(),
+                 .x = data_of(x),
+                 .rope_cos = rope_cos_.data(),
+                 .rope_sin = rope_sin_.data(),
+                 .out = data_of(y)});
 }
 
 void CpuBackend::dense_ffn(int64_t layer, const Activations& x, Activations& y) {

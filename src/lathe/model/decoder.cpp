@@ -69,13 +69,24 @@ void Decoder::forward(const Step& step, float* logits, ForwardTrace* trace) {
   b.head(*normed_, logits);
 }
 
-void Decoder::forward_mtp(MtpBackend& backend, const Step& step, float* logits) {
+void Decoder::forward_mtp(MtpBackend& backend, const Step& step, const float* hidden, float* logits) {
   LATHE_CHECK(&backend == backend_);
-  backend.begin_mtp(step);
+  LATHE_CHECK(static_cast<int64_t>(step.token_ids.size()) <= backend.max_tokens());
+  backend.begin_mtp(step, hidden);
   backend.mtp_input(*normed_, *x_);
   block(config_->num_hidden_layers, nullptr);
   backend.mtp_norm(*x_, *normed_);
   backend.head(*normed_, logits);
+}
+
+void Decoder::store_mtp(MtpDraftBackend& backend, const Step& step, const float* hidden) {
+  LATHE_CHECK(&backend == backend_);
+  LATHE_CHECK(static_cast<int64_t>(step.token_ids.size()) <= backend.max_tokens());
+  const int64_t layer = config_->num_hidden_layers;
+  backend.begin_mtp(step, hidden);
+  backend.mtp_input(*normed_, *x_);
+  backend.input_norm(layer, *x_, *normed_);
+  backend.store_rows(layer, *normed_);
 }
 
 }  // namespace lathe

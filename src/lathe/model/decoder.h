@@ -12,7 +12,8 @@
 
 namespace lathe {
 
-class MtpBackend;  // model/mtp.h
+class MtpBackend;  // model/mtp.h, like the other
+class MtpDraftBackend;
 
 // What a forward pass computed on the way, row-major, for `eval logits --trace` and tests.
 struct ForwardTrace {
@@ -33,9 +34,14 @@ class Decoder {
   // conditions and hold at most backend.max_tokens() tokens. `trace` may be null.
   void forward(const Step& step, float* logits, ForwardTrace* trace);
 
-  // After forward(): the multi-token prediction layer, on rows that `step` chooses (MtpBackend::begin_mtp). Writes the
-  // logits of the token after the following one. `backend` is the decoder's.
-  void forward_mtp(MtpBackend& backend, const Step& step, float* logits);
+  // The multi-token prediction layer: logits of the token after the following one. `step` and `hidden` as
+  // MtpBackend::begin_mtp takes them; without `hidden` only directly after forward(). `backend` is the decoder's.
+  void forward_mtp(MtpBackend& backend, const Step& step, const float* hidden, float* logits);
+  // Only the layer's cache rows.
+  void store_mtp(MtpDraftBackend& backend, const Step& step, const float* hidden);
+
+  // After forward() or forward_mtp(): the step's rows as they went into the head, [T, d].
+  void read_normed(float* out) { backend_->read(*normed_, out); }
 
  private:
   Decoder(const ModelConfig& config, Backend& backend) : config_(&config), backend_(&backend) {}

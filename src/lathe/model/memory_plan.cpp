@@ -34,9 +34,12 @@ int64_t blocks(int64_t size) {
 }
 
 std::optional<int64_t> cache_bytes(const ModelConfig& config, const MemoryPlanInput& input) {
-  const int64_t row = cache_row_bytes(input.cache_format, config.cache_row_elements());
+  CacheLayout layout{
+      .format = input.cache_format, .row_elements = config.cache_row_elements(), .layers = config.num_hidden_layers};
+  if (input.mtp == MtpLayer::kUse) layout = with_mtp_layer(layout, config);
+  const int64_t row = cache_row_bytes(layout.format, layout.row_elements);
   const int64_t pages = (input.context + input.cache_page_tokens - 1) / input.cache_page_tokens;
-  return CheckedSum().add({pages, input.cache_page_tokens, config.num_hidden_layers, row}).value();
+  return CheckedSum().add({pages, input.cache_page_tokens, layout.layers, row}).add({pages, layout.tail_bytes}).value();
 }
 
 Error too_large(std::string_view what) {

@@ -8,6 +8,7 @@
 #include "lathe/base/result.h"
 #include "lathe/kernels/cache_rows.h"
 #include "lathe/model/config.h"
+#include "lathe/model/mtp.h"
 
 namespace lathe {
 
@@ -24,6 +25,7 @@ struct MemoryPlanInput {
   int64_t context = 4096;  // cached tokens over all sequences
   CacheFormat cache_format = CacheFormat::kF16;
   int64_t cache_page_tokens = 64;  // the cache grows by whole pages
+  MtpLayer mtp = MtpLayer::kSkip;  // kUse: what with_mtp_layer() adds to the cache
   int64_t max_batch_tokens = 512;  // tokens of one forward pass
   int64_t threads = 1;
   // Bytes of the stored weights. Without it they follow from the config: 1 byte per element of every projection of an

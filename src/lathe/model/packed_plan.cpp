@@ -1,5 +1,8 @@
 #include "lathe/model/packed_plan.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "lathe/base/check.h"
 #include "lathe/base/str.h"
 #include "lathe/model/shapes.h"
@@ -12,6 +15,7 @@ namespace {
 constexpr std::string_view kHead = "lm_head.weight";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kKvB = "self_attn.kv_b_proj.weight";
+constexpr std::string_view kMtpProjection = ".eh_proj.weight";
 
 uint64_t padded(int64_t bytes) {
   return static_cast<uint64_t>((bytes + kPanelAlignment - 1) / kPanelAlignment * kPanelAlignment);
@@ -26,12 +30,19 @@ DType transposed_format(DType format) {
 
 class Planner {
  public:
-  Planner(const ModelConfig& config, const Checkpoint* checkpoint, std::optional<QuantType> type, PackLayout layout)
-      : config_(config), checkpoint_(checkpoint), type_(type), layout_(layout) {}
+  Planner(const ModelConfig& config,
+          const Checkpoint* checkpoint,
+          std::optional<QuantType> type,
+          PackLayout layout,
+          MtpLayer mtp)
+      : config_(config), checkpoint_(checkpoint), type_(type), layout_(layout), mtp_(mtp) {}
 
   Result<PackedPlan> run() {
-    for (const ExpectedTensor& tensor : expected_tensors(config_)) {
-      if (tensor.shape.size() != 2 || (!tensor.quantisable && tensor.name != kHead)) continue;
+    std::vector<ExpectedTensor> tensors = expected_tensors(config_);
+    if (mtp_ == MtpLayer::kUse) std::ranges::move(expected_mtp_tensors(config_), std::back_inserter(tensors));
+    for (const ExpectedTensor& tensor : tensors) {
+      if (tensor.shape.size() != 2) continue;
+      if (!tensor.quantisable && tensor.name != kHead && !is_quantised_mtp_projection(tensor.name)) continue;
       if (tensor.name.ends_with(kKvB) && !is_stored(tensor.name)) {
         LATHE_TRY(add_split_kv_b(tensor.name));
       } else {
@@ -46,6 +57,12 @@ class Planner {
 
  private:
   bool is_stored(std::string_view name) const { return checkpoint_ == nullptr || checkpoint_->find(name) != nullptr; }
+
+  // GGUF files may have eh_proj in blocks, which only packed matrices are multiplied in.
+  bool is_quantised_mtp_projection(std::string_view name) const {
+    const StoredTensor* tensor = name.ends_with(kMtpProjection) ? checkpoint_->find(name) : nullptr;
+    return tensor != nullptr && is_block_format(tensor->dtype);
+  }
 
   // The format the matrix is to have: nothing when it stays as it is stored.
   Result<std::optional<DType>> target(const std::string& name, const std::string& source, int64_t rows, int64_t cols) {
@@ -155,6 +172,7 @@ class Planner {
   const Checkpoint* checkpoint_;
   std::optional<QuantType> type_;
   PackLayout layout_;
+  MtpLayer mtp_;  // only with a checkpoint
   PackedPlan plan_;
 };
 
@@ -163,12 +181,13 @@ class Planner {
 Result<PackedPlan> plan_packing(const ModelConfig& config,
                                 const Checkpoint& checkpoint,
                                 std::optional<QuantType> type,
-                                PackLayout layout) {
-  return Planner(config, &checkpoint, type, layout).run();
+                                PackLayout layout,
+                                MtpLayer mtp) {
+  return Planner(config, &checkpoint, type, layout, mtp).run();
 }
 
 PackedPlan plan_synthetic(const ModelConfig& config, QuantType type) {
-  Result<PackedPlan> plan = Planner(config, nullptr, type, PackLayout::kPanels).run();
+  Result<PackedPlan> plan = Planner(config, nullptr, type, PackLayout::kPanels, MtpLayer::kSkip).run();
   LATHE_CHECK(plan.has_value(), "no checkpoint, no error");
   return *std::move(plan);
 }

@@ -10,6 +10,7 @@
 #include "lathe/formats/checkpoint.h"
 #include "lathe/formats/quant/recipe.h"
 #include "lathe/model/config.h"
+#include "lathe/model/mtp.h"
 #include "lathe/tensor/matrix.h"
 
 namespace lathe {
@@ -48,12 +49,14 @@ enum class PackLayout {
 
 // Plans the packing of a checkpoint: every projection and the head that is stored in a block format, or that `type`
 // turns into one. Empty when there is nothing to pack. Shapes are checked when weights are bound; tensors that are
-// absent or have another shape are left out here. kInvalidArgument when `type` is given for a tensor that is in a block
+// absent or have another shape are left out here. With `mtp` the multi-token prediction layer is part of it; its
+// eh_proj keeps the type that it is stored in. kInvalidArgument when `type` is given for a tensor that is in a block
 // format already.
 Result<PackedPlan> plan_packing(const ModelConfig& config,
                                 const Checkpoint& checkpoint,
                                 std::optional<QuantType> type,
-                                PackLayout layout = PackLayout::kPanels);
+                                PackLayout layout = PackLayout::kPanels,
+                                MtpLayer mtp = MtpLayer::kSkip);
 
 // The same for a model without a checkpoint, all of it in `type`: what `bench --synthetic` measures.
 PackedPlan plan_synthetic(const ModelConfig& config, QuantType type);

@@ -335,6 +335,15 @@ Status bind_layer(WeightBinder& binder, const ModelConfig& c, int64_t i, LayerWe
   return bind_swiglu(binder, prefix + "mlp.", c.hidden_size, c.intermediate_size, layer.dense);
 }
 
+Status bind_mtp(WeightBinder& binder, const ModelConfig& c, MtpWeights& mtp) {
+  const std::string prefix = str("model.layers.", c.num_hidden_layers, ".");
+  LATHE_TRY(mtp.enorm, binder.vector(prefix + "enorm.weight", c.hidden_size));
+  LATHE_TRY(mtp.hnorm, binder.vector(prefix + "hnorm.weight", c.hidden_size));
+  LATHE_TRY(mtp.eh_proj, binder.matrix(prefix + "eh_proj.weight", c.hidden_size, 2 * c.hidden_size));
+  LATHE_TRY(mtp.norm, binder.vector(prefix + "shared_head.norm.weight", c.hidden_size));
+  return {};
+}
+
 // Layer number of `model.layers.N.rest`, or -1.
 int64_t layer_of(std::string_view name) {
   constexpr std::string_view kPrefix = "model.layers.";
@@ -348,7 +357,8 @@ int64_t layer_of(std::string_view name) {
 
 Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig& config,
                                                                const std::shared_ptr<const Checkpoint>& checkpoint,
-                                                               std::shared_ptr<const PackedWeights> packed) {
+                                                               std::shared_ptr<const PackedWeights> packed,
+                                                               MtpLayer mtp) {
   std::unique_ptr<ModelWeights> weights(new ModelWeights());
   weights->config_ = config;
   weights->checkpoint_ = checkpoint;
@@ -363,7 +373,9 @@ Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig
   } else {
     LATHE_TRY(weights->lm_head_, binder.matrix("lm_head.weight", c.vocab_size, c.hidden_size));
   }
-  for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
+  const bool with_mtp = mtp == MtpLayer::kUse;
+  if (with_mtp) LATHE_TRY(bind_mtp(binder, c, weights->mtp_.emplace()));
+  for (int64_t i = 0; i < c.num_hidden_layers + (with_mtp ? 1 : 0); ++i) {
     LayerWeights layer;
     LATHE_TRY(bind_layer(binder, c, i, layer));
     weights->layers_.push_back(std::move(layer));  // moving keeps the expert vector's storage

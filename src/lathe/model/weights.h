@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "lathe/attention/mla.h"
 #include "lathe/formats/checkpoint.h"
 #include "lathe/model/config.h"
+#include "lathe/model/mtp.h"
 #include "lathe/model/packed_weights.h"
 #include "lathe/moe/experts.h"
 
@@ -28,6 +30,14 @@ struct LayerWeights {
   std::vector<SwigluWeights> expert_storage;
 };
 
+// What the multi-token prediction layer has beside its block.
+struct MtpWeights {
+  const float* enorm = nullptr;  // [d], of the following token's embedding
+  const float* hnorm = nullptr;  // [d], of h
+  WeightMatrix eh_proj;          // [d, 2 d], embedding first
+  const float* norm = nullptr;   // shared_head.norm [d]
+};
+
 // See the head of this file. Thread safe for reading.
 class ModelWeights {
  public:
@@ -36,7 +46,8 @@ class ModelWeights {
   // must be in a plain type.
   static Result<std::unique_ptr<const ModelWeights>> bind(const ModelConfig& config,
                                                           const std::shared_ptr<const Checkpoint>& checkpoint,
-                                                          std::shared_ptr<const PackedWeights> packed = nullptr);
+                                                          std::shared_ptr<const PackedWeights> packed = nullptr,
+                                                          MtpLayer mtp = MtpLayer::kSkip);
 
   const ModelConfig& config() const { return config_; }
 
@@ -48,7 +59,11 @@ class ModelWeights {
 
   const float* norm() const { return norm_; }  // final norm [d]
 
+  // num_hidden_layers of them, then the block of the multi-token prediction layer where that is bound.
   const std::vector<LayerWeights>& layers() const { return layers_; }
+
+  // Null unless bound with MtpLayer::kUse.
+  const MtpWeights* mtp() const { return mtp_ ? &*mtp_ : nullptr; }
 
   // Null when nothing is packed.
   const PackedWeights* packed() const { return packed_.get(); }
@@ -59,7 +74,8 @@ class ModelWeights {
   // Names of tensors the main model does not use, other than recognised ones (MTP layers, rotary buffers, FP8 scales).
   const std::vector<std::string>& unused_tensors() const { return unused_; }
 
-  // Tensors of multi-token prediction layers, recognised and skipped (trap T17).
+  // Tensors of multi-token prediction layers, recognised and skipped (trap T17); with the layer its copies of embedding
+  // and head.
   int64_t mtp_tensors() const { return mtp_tensors_; }
 
   // One line per doubtful thing, e.g. an FP8 tensor without scale.
@@ -76,6 +92,7 @@ class ModelWeights {
   WeightMatrix lm_head_;
   const float* norm_ = nullptr;
   std::vector<LayerWeights> layers_;
+  std::optional<MtpWeights> mtp_;
   std::vector<std::unique_ptr<float[]>> owned_;  // norms, biases, scales in fp32
   uint64_t stored_bytes_ = 0;
   std::vector<std::string> unused_;

@@ -252,4 +252,34 @@ void ReferenceBackend::read(const Activations& x, float* out) {
   }
 }
 
+void ReferenceBackend::begin_mtp(const Step& step, const float* hidden) {
+  LATHE_CHECK(weights_.mtp() != nullptr && hidden != nullptr);
+  mtp_chunks_.assign(step.chunks.begin(), step.chunks.end());
+  for (SequenceChunk& chunk : mtp_chunks_) --chunk.position;
+  mtp_step_ = step;
+  mtp_step_.chunks = mtp_chunks_;
+  begin_step(mtp_step_);
+  hidden_ = hidden;
+}
+
+// W^eh [RMSNorm(E[following token]); RMSNorm(h)] (V3, Eq. 21; the embedding's half is first, as the weights have it).
+void ReferenceBackend::mtp_input(const Activations& /*h*/, Activations& x) {
+  const MtpWeights& w = *weights_.mtp();
+  const double eps = weights_.config().rms_norm_eps;
+  const auto d = static_cast<size_t>(weights_.config().hidden_size);
+  const Matrix table(weights_.embed_tokens());
+  std::vector<Vec> joined_T;
+  for (size_t t = 0; t < step_->token_ids.size(); ++t) {
+    Vec joined = rms_norm(table.row(step_->token_ids[t]), w.enorm, eps);
+    const Vec h = rms_norm(Vec(hidden_ + t * d, hidden_ + (t + 1) * d), w.hnorm, eps);
+    joined.insert(joined.end(), h.begin(), h.end());
+    joined_T.push_back(std::move(joined));
+  }
+  rows_of(x) = Matrix(w.eh_proj) * joined_T;
+}
+
+void ReferenceBackend::mtp_norm(const Activations& x, Activations& y) {
+  norm(weights_.mtp()->norm, x, y);
+}
+
 }  // namespace lathe::reference

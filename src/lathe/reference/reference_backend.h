@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "lathe/attention/rope.h"
-#include "lathe/model/backend.h"
+#include "lathe/model/mtp.h"
 #include "lathe/model/weights.h"
 #include "lathe/reference/equations.h"
 
@@ -21,7 +21,7 @@ struct ReferenceValues {
   std::vector<std::vector<Vec>> affinities;  // [moe layer][T][E]: s_{i,t} of Eq. 22
 };
 
-class ReferenceBackend final : public Backend {
+class ReferenceBackend final : public MtpBackend {
  public:
   // `weights` must outlive the backend. Keys and values of a sequence are remembered by its id, for decoding in steps.
   explicit ReferenceBackend(const ModelWeights& weights);
@@ -41,6 +41,10 @@ class ReferenceBackend final : public Backend {
   void final_norm(const Activations& x, Activations& y) override;
   void head(const Activations& x, float* out) override;
   void read(const Activations& x, float* out) override;
+  // `hidden` must be given. Positions of the layer count from 1, as MtpDraftBackend says; here they become 0 and up.
+  void begin_mtp(const Step& step, const float* hidden) override;
+  void mtp_input(const Activations& h, Activations& x) override;
+  void mtp_norm(const Activations& x, Activations& y) override;
 
   // Of the last step, until the next one begins.
   const ReferenceValues& values() const { return values_; }
@@ -70,6 +74,9 @@ class ReferenceBackend final : public Backend {
   std::vector<double> inv_freq_;
   double cos_sin_factor_;
   const Step* step_ = nullptr;
+  Step mtp_step_;
+  std::vector<SequenceChunk> mtp_chunks_;
+  const float* hidden_ = nullptr;
   ReferenceValues values_;
   std::map<std::pair<uint64_t, int64_t>, History> history_;  // by sequence and layer
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "lathe/runtime/scheduler.h"
+
 namespace lathe {
 
 namespace {
@@ -18,6 +20,15 @@ size_t common_end(std::span<const int32_t> tokens, size_t end) {
 }
 
 }  // namespace
+
+std::string_view name_of(DrafterKind kind) {
+  return kind == DrafterKind::kMtp ? "mtp" : "text";
+}
+
+int64_t TextDrafter::plan(Sequence& sequence, int64_t most) {
+  draft_from_text(sequence.tokens, most, sequence.drafts);
+  return static_cast<int64_t>(sequence.drafts.size());
+}
 
 void draft_from_text(std::span<const int32_t> tokens, int64_t count, std::vector<int32_t>& out) {
   if (count <= 0 || tokens.size() <= kShortestMatch) return;

@@ -9,6 +9,7 @@
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/model/model_files.h"
 #include "lathe/runtime/engine_state.h"
+#include "lathe/runtime/mtp_drafter.h"
 
 namespace lathe {
 
@@ -65,15 +66,31 @@ Status check_packing(const PackedPlan& packing) {
 Result<std::shared_ptr<const PackedWeights>> pack_weights(const ModelConfig& config,
                                                           const EngineOptions& options,
                                                           const Checkpoint& checkpoint,
+                                                          MtpLayer mtp,
                                                           ThreadPool& pool) {
   const PackLayout layout = options.compute == Compute::kF32 ? PackLayout::kDecoded : PackLayout::kPanels;
-  LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type, layout));
+  LATHE_TRY(PackedPlan packing, plan_packing(config, checkpoint, options.weight_type, layout, mtp));
   if (!options.ignore_memory_limit) LATHE_TRY(check_packing(packing));
   return PackedWeights::open(
       std::move(packing),
       checkpoint,
       pool,
       {.cache_folder = options.packed_folder, .smallest_file = kSmallestPackedFile, .on_progress = options.on_packing});
+}
+
+// Whether the multi-token prediction layer is to be loaded, for drafts.
+Result<MtpLayer> choose_mtp(const ModelConfig& config, const EngineOptions& options, const Checkpoint& checkpoint) {
+  if (options.drafter == DrafterKind::kText) return MtpLayer::kSkip;
+  const bool has_layer = has_mtp_layer(config, checkpoint);
+  const bool works = has_layer && config.attention == AttentionKind::kMla;
+  if (!options.drafter || works) return works ? MtpLayer::kUse : MtpLayer::kSkip;
+  return Error{Errc::kInvalidArgument,
+               str("drafter mtp: expected a model with a multi-token prediction layer",
+                   has_layer ? " and MLA" : "",
+                   ", found ",
+                   has_layer ? "another attention" : "none",
+                   " in ",
+                   options.model)};
 }
 
 }  // namespace
@@ -141,6 +158,7 @@ EngineStats Engine::stats() const {
   stats.free_pages = s.pages->free_pages();
   stats.cached_pages = s.pages->kept_pages();
   stats.preemptions = s.scheduler->preemptions();
+  stats.drafter = s.drafter->kind();
   return stats;
 }
 
@@ -176,9 +194,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   LATHE_TRY(Checkpoint checkpoint, files.checkpoint());
   const int threads = options.threads > 0 ? options.threads : default_thread_count();
   LATHE_TRY(s.pool, ThreadPool::create(threads));
-  LATHE_TRY(std::shared_ptr<const PackedWeights> packed, pack_weights(s.config, options, checkpoint, *s.pool));
-  LATHE_TRY(s.weights,
-            ModelWeights::bind(s.config, std::make_shared<const Checkpoint>(std::move(checkpoint)), std::move(packed)));
+  LATHE_TRY(const MtpLayer mtp, choose_mtp(s.config, options, checkpoint));
+  LATHE_TRY(std::shared_ptr<const PackedWeights> packed, pack_weights(s.config, options, checkpoint, mtp, *s.pool));
+  LATHE_TRY(
+      s.weights,
+      ModelWeights::bind(s.config, std::make_shared<const Checkpoint>(std::move(checkpoint)), std::move(packed), mtp));
   s.warnings.insert(s.warnings.end(), s.weights->warnings().begin(), s.weights->warnings().end());
   const std::vector<std::string>& unused = s.weights->unused_tensors();
   if (!unused.empty()) {
@@ -202,15 +222,17 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
       options.cache_type.value_or(options.compute == Compute::kF32 ? CacheFormat::kF32 : CacheFormat::kF16);
   s.cache_layout = {
       .format = cache_type, .row_elements = s.config.cache_row_elements(), .layers = s.config.num_hidden_layers};
+  if (mtp == MtpLayer::kUse) s.cache_layout = with_mtp_layer(s.cache_layout, s.config);
   LATHE_TRY(s.plan,
             plan_memory(s.config,
                         {.context = cache_tokens,
                          .cache_format = cache_type,
                          .cache_page_tokens = kPageTokens,
+                         .mtp = mtp,
                          .max_batch_tokens = s.max_batch_tokens,
                          .threads = threads,
                          .weight_bytes = s.weights->stored_bytes(),
-                         .scratch_floats = CpuBackend::total_floats(s.config, s.max_batch_tokens, threads)}));
+                         .scratch_floats = CpuBackend::total_floats(s.config, s.max_batch_tokens, threads, mtp)}));
   if (options.on_plan) options.on_plan(s.plan);
   if (!options.ignore_memory_limit) LATHE_TRY(check_plan(s.plan, cache_tokens));
 
@@ -221,6 +243,11 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
   LATHE_TRY(Decoder decoder, Decoder::create(s.config, *s.backend));
   s.decoder.emplace(std::move(decoder));
   if (options.prefix_cache) s.prefixes.emplace(*s.pages, random_seed());
+  if (mtp == MtpLayer::kUse) {
+    s.drafter = std::make_unique<MtpDrafter>(s.config, s.cache_layout, *s.backend, *s.decoder);
+  } else {
+    s.drafter = std::make_unique<TextDrafter>();
+  }
   s.draft_tokens = std::clamp<int64_t>(options.draft_tokens, 0, kMostDraftTokens);
   s.scheduler.emplace(
       SchedulerLimits{
@@ -229,7 +256,8 @@ Result<std::unique_ptr<Engine>> Engine::open(const EngineOptions& options) {
           .extra_logits = std::clamp<int64_t>(
               kExtraLogits / s.config.vocab_size, std::min(kLeastExtraLogits, s.max_batch_tokens), s.max_batch_tokens)},
       *s.pages,
-      s.prefixes ? &*s.prefixes : nullptr);
+      s.prefixes ? &*s.prefixes : nullptr,
+      *s.drafter);
   s.load_seconds = now_seconds() - start;
   return engine;
 }

@@ -17,6 +17,7 @@
 #include "lathe/model/decoder.h"
 #include "lathe/model/memory_plan.h"
 #include "lathe/model/weights.h"
+#include "lathe/runtime/drafter.h"
 #include "lathe/runtime/page_pool.h"
 #include "lathe/runtime/sampler.h"
 #include "lathe/tokenizer/chat_template.h"
@@ -37,10 +38,13 @@ struct EngineOptions {
   int64_t cache_tokens = 0;                    // positions of the cache, all sequences together; 0: ctx_size
   std::optional<CacheFormat> cache_type = {};  // default by `compute`
   Compute compute = Compute::kAuto;
-  int64_t max_batch_tokens = 512;             // of one step: prefill chunks are cut to it
-  int64_t max_running = 64;                   // sequences that hold pages at a time, at most max_batch_tokens
-  bool prefix_cache = false;                  // keep computed pages for later requests that begin alike
-  int64_t draft_tokens = 0;                   // default of Request::draft_tokens
+  int64_t max_batch_tokens = 512;  // of one step: prefill chunks are cut to it
+  int64_t max_running = 64;        // sequences that hold pages at a time, at most max_batch_tokens
+  bool prefix_cache = false;       // keep computed pages for later requests that begin alike
+  int64_t draft_tokens = 0;        // default of Request::draft_tokens
+  // Who guesses. kMtp needs a checkpoint with a multi-token prediction layer, which is loaded, and MLA; nothing: kMtp
+  // where that is so, else kText.
+  std::optional<DrafterKind> drafter = DrafterKind::kText;
   bool ignore_memory_limit = false;           // open even when the plan does not fit
   std::optional<QuantType> weight_type = {};  // quantise the weights of an unquantised model on load
   std::filesystem::path packed_folder = {};   // where packed weights are kept for the next start; empty: in memory
@@ -88,8 +92,8 @@ struct Request {
   // Log-probabilities of the prompt's own tokens, with that many alternatives each; -1: none. The prompt is then
   // computed whole, prefix cache or not.
   int64_t prompt_logprobs = -1;
-  // Most tokens per step that are guessed from the text so far and checked together (speculative decoding, which
-  // changes no token); 0: off, -1: EngineOptions::draft_tokens.
+  // Most tokens per step that are guessed (EngineOptions::drafter) and checked together: speculative decoding, which
+  // changes no token. 0: off, -1: EngineOptions::draft_tokens.
   int64_t draft_tokens = -1;
   // Requests share cached prefixes within a scope only: give users who must not learn about one another different ones.
   uint64_t cache_scope = 0;
@@ -111,9 +115,10 @@ struct Completion {
   int64_t preemptions = 0;            // times it gave up its pages and was computed anew
   int64_t draft_tokens = 0;           // guessed
   int64_t accepted_draft_tokens = 0;  // of these, what the model would have said
-  double queued_s = 0.0;              // submission to the first step that computed some of it
-  double prefill_s = 0.0;             // submission to first token
-  double decode_s = 0.0;              // first to last token
+  DrafterKind drafter = DrafterKind::kText;
+  double queued_s = 0.0;   // submission to the first step that computed some of it
+  double prefill_s = 0.0;  // submission to first token
+  double decode_s = 0.0;   // first to last token
 };
 
 // What the engine does now, and has done since it was opened.
@@ -129,6 +134,7 @@ struct EngineStats {
   int64_t preemptions = 0;
   int64_t draft_tokens = 0;
   int64_t accepted_draft_tokens = 0;
+  DrafterKind drafter = DrafterKind::kText;
   int64_t steps = 0;
 };
 

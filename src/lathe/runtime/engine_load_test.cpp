@@ -43,10 +43,12 @@ struct Models {
   TempDir folder;
   std::unique_ptr<Engine> plain;  // one request at a time
 
-  explicit Models(const Json& config) {
-    TinyModel(config).write(folder.path());
+  explicit Models(const TinyModel& model) {
+    model.write(folder.path());
     plain = open({});
   }
+
+  explicit Models(const Json& config) : Models(TinyModel(config)) {}
 
   std::unique_ptr<Engine> open(EngineOptions options) const {
     options.model = folder.path();
@@ -138,12 +140,15 @@ struct Load {
 };
 
 TEST(EngineLoad, EveryAnswerIsWhatItIsAlone) {
-  EngineStats sum;
+  EngineStats by_text;
+  EngineStats by_mtp;
   int64_t cancelled = 0;
-  for (const Json& config : {testing::tiny_v3_config(), testing::tiny_llama_config()}) {
-    Json wide = config;
-    wide.set("max_position_embeddings", 512);
-    const Models models(wide);
+  Json llama = testing::tiny_llama_config();
+  llama.set("max_position_embeddings", 512);
+  for (const TinyModel& model :
+       {TinyModel(testing::tiny_v3_config()), TinyModel(llama), testing::predictable_model(0.3)}) {
+    const Models models(model);
+    const bool mtp = model.config().num_nextn_predict_layers > 0;
     std::map<uint64_t, Completion> alone;
     for (uint64_t seed = 0; seed < 24; ++seed) alone[seed] = generate(*models.plain, random_request(seed));
     for (uint64_t round = 0; round < 4; ++round) {
@@ -153,7 +158,8 @@ TEST(EngineLoad, EveryAnswerIsWhatItIsAlone) {
                                                           .max_batch_tokens = rng.next_int(20, 120),
                                                           .max_running = rng.next_int(3, 12),
                                                           .prefix_cache = round != 1,
-                                                          .draft_tokens = 4});
+                                                          .draft_tokens = 4,
+                                                          .drafter = mtp ? DrafterKind::kMtp : DrafterKind::kText});
       Load load{.engine = *engine};
       for (uint64_t seed = 0; seed < 24; ++seed) {
         load.submit(seed, round == 2 ? 0 : -1);
@@ -174,15 +180,20 @@ TEST(EngineLoad, EveryAnswerIsWhatItIsAlone) {
       EXPECT_EQ(stats.free_pages + stats.cached_pages, stats.pages);
       EXPECT_EQ(stats.cached_pages > 0, round != 1);
       EXPECT_EQ(stats.draft_tokens > 0, round != 2);
+      EXPECT_EQ(stats.drafter, mtp ? DrafterKind::kMtp : DrafterKind::kText);
+      EngineStats& sum = mtp ? by_mtp : by_text;
       sum.preemptions += stats.preemptions;
       sum.cached_prompt_tokens += stats.cached_prompt_tokens;
       sum.accepted_draft_tokens += stats.accepted_draft_tokens;
       cancelled += load.cancelled;
     }
   }
-  EXPECT_GT(sum.preemptions, 10);
-  EXPECT_GT(sum.cached_prompt_tokens, 1000);
-  EXPECT_GT(sum.accepted_draft_tokens, 100);
+  EXPECT_GT(by_text.preemptions, 10);
+  EXPECT_GT(by_text.cached_prompt_tokens, 1000);
+  EXPECT_GT(by_text.accepted_draft_tokens, 100);
+  EXPECT_GT(by_mtp.preemptions, 3);
+  EXPECT_GT(by_mtp.cached_prompt_tokens, 300);
+  EXPECT_GT(by_mtp.accepted_draft_tokens, 300);
   EXPECT_GT(cancelled, 5);
 }
 

@@ -116,6 +116,7 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
                                           .submitted_at = now_seconds()});
   sequence->tokens = sequence->request.prompt;
   sequence->completion.prompt_tokens = prompt;
+  sequence->completion.drafter = s.drafter->kind();
   if (sequence->request.prompt_logprobs >= 0) {
     sequence->completion.prompt_logprobs.push_back({.id = sequence->tokens.front(), .logprob = 0.0, .top = {}});
   }
@@ -161,13 +162,20 @@ std::vector<int32_t> Engine::State::stop_tokens(const Request& request) const {
   return out;
 }
 
+std::unique_ptr<Sequence> Engine::State::take_out(RequestId id) {
+  std::unique_ptr<Sequence> sequence = scheduler->remove(id);
+  const auto entry = std::ranges::find(batch.entries, sequence.get(), &BatchEntry::sequence);
+  if (entry != batch.entries.end()) entry->sequence = nullptr;
+  return sequence;
+}
+
 void Engine::State::fail(RequestId id, Error error) {
-  const std::unique_ptr<Sequence> sequence = scheduler->remove(id);
+  const std::unique_ptr<Sequence> sequence = take_out(id);
   if (sequence->on_finished) sequence->on_finished(id, std::move(error));
 }
 
 void Engine::State::finish(Sequence& sequence, FinishReason reason, std::string stop_reason) {
-  const std::unique_ptr<Sequence> owned = scheduler->remove(sequence.id);
+  const std::unique_ptr<Sequence> owned = take_out(sequence.id);
   Completion& completion = owned->completion;
   completion.finish_reason = reason;
   completion.stop_reason = std::move(stop_reason);
@@ -273,13 +281,15 @@ bool Engine::step() {
   }
   s.logits.resize(s.batch.logit_rows.size() * static_cast<size_t>(s.config.vocab_size));
   s.decoder->forward(s.batch.step(), s.logits.data(), nullptr);
+  for (const BatchEntry& entry : s.batch.entries) s.scheduler->commit(entry);
+  s.drafter->after_pass(s.batch);
   {
     const SteppingScope scope(s.stepping);
     for (const BatchEntry& entry : s.batch.entries) {
-      s.scheduler->commit(entry);
       if (!s.is_cancelled(entry.sequence->id)) s.answer(entry);
     }
   }
+  s.drafter->after_answers(s.batch);
   for (const RequestId id : std::exchange(s.cancelled, {})) cancel(id);
   return !s.scheduler->idle();
 }

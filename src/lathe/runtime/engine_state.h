@@ -33,6 +33,7 @@ struct Engine::State {
   std::optional<PrefixCache> prefixes;
   std::unique_ptr<CpuBackend> backend;
   std::optional<Decoder> decoder;
+  std::unique_ptr<Drafter> drafter;
   std::optional<Scheduler> scheduler;
   RequestId next_id = 1;
   Batch batch;
@@ -57,6 +58,8 @@ struct Engine::State {
   Status take_prompt_logprob(Sequence& sequence, std::span<const float> row);
   // The prompt is computed: takes the time and counts it, once.
   void first_token(Sequence& sequence);
+  // Out of the scheduler and of the batch.
+  std::unique_ptr<Sequence> take_out(RequestId id);
   // False when the request has ended, and the sequence with it.
   bool take_token(Sequence& sequence, const SampledToken& token);
   // Both end the request, and the sequence with it.

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "lathe/base/check.h"
-#include "lathe/runtime/drafter.h"
 
 namespace lathe {
 
@@ -25,6 +24,7 @@ void Sequence::learn_from_drafts(size_t accepted) {
 void Sequence::give_back_pages() {
   cache.clear();
   computed = 0;
+  mtp_rows = 0;
   published = 0;
   last_published = 0;
   if (first_token_at == 0.0) completion.cached_prompt_tokens = 0;
@@ -105,6 +105,7 @@ void Scheduler::take_prefix(Sequence& sequence) {
       sequence.cache.share(found.page);
     }
     computed_elsewhere(sequence, end);
+    sequence.mtp_rows = end;
     sequence.published = page + 1;
     sequence.last_published = found.id;
   }
@@ -121,7 +122,10 @@ void Scheduler::copy_prefix(Sequence& sequence) {
   const CachedRows found = prefixes_->find_rows(key_of(sequence, std::min(kPageTokens, sequence.uncomputed() - 1)));
   if (found.rows == 0) return;
   pool_.copy_rows(found.page, sequence.cache.pages()[static_cast<size_t>(sequence.published)], found.rows);
-  computed_elsewhere(sequence, first + found.rows);
+  sequence.mtp_rows = first + found.rows;
+  // Inside a page nobody keeps the row that the drafter needs: the last token is computed anew for it.
+  const int64_t end = first + found.rows - (drafter_.needs_row_before() ? 1 : 0);
+  if (end > first) computed_elsewhere(sequence, end);
 }
 
 void Scheduler::publish(Sequence& sequence) {
@@ -165,13 +169,22 @@ void Scheduler::share_out(std::vector<int64_t>& shares, int64_t budget, int64_t&
   for (const size_t i : prompts) give(i, budget);
 }
 
-// Fills the sequence's drafts with at most `most` guesses whose rows have room in its pages and could become output.
-int64_t Scheduler::draft(Sequence& sequence, int64_t most) const {
-  const auto tokens = static_cast<int64_t>(sequence.tokens.size());
-  const int64_t room = static_cast<int64_t>(sequence.cache.pages().size()) * kPageTokens - tokens;
-  const int64_t count = std::min({sequence.draft_window, most, room, sequence.length_limit - tokens - 1});
-  draft_from_text(sequence.tokens, count, sequence.drafts);
-  return static_cast<int64_t>(sequence.drafts.size());
+// Guesses for the answers, oldest first: at most `budget` and `extra_logits` in all, and of each as many as have room
+// in its pages and could become output.
+void Scheduler::draft(int64_t budget, int64_t extra_logits) {
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.uncomputed() != 1 || shares_[i] == 0 || sequence.first_token_at == 0.0) continue;
+    const auto tokens = static_cast<int64_t>(sequence.tokens.size());
+    const int64_t room = static_cast<int64_t>(sequence.cache.pages().size()) * kPageTokens - tokens;
+    const int64_t most =
+        std::min({sequence.draft_window, budget, extra_logits, room, sequence.length_limit - tokens - 1});
+    if (most <= 0) continue;
+    const int64_t planned = drafter_.plan(sequence, most);
+    budget -= planned;
+    extra_logits -= planned;
+  }
+  drafter_.draft();
 }
 
 void Scheduler::add_chunk(Batch& batch, Sequence& sequence, int64_t tokens) const {
@@ -216,16 +229,11 @@ void Scheduler::next_batch(Batch& batch) {
   share_out(shares_, limits_.batch_tokens, extra_logits);
   int64_t budget = limits_.batch_tokens;
   for (const int64_t share : shares_) budget -= share;
+  draft(budget, extra_logits);
   for (const bool answering : {true, false}) {
     for (size_t i = 0; i < running_.size(); ++i) {
       Sequence& sequence = *running_[i];
-      if ((sequence.uncomputed() == 1) != answering || shares_[i] == 0) continue;
-      if (answering && sequence.first_token_at != 0.0) {
-        const int64_t drafts = draft(sequence, std::min(budget, extra_logits));
-        budget -= drafts;
-        extra_logits -= drafts;
-      }
-      add_chunk(batch, sequence, shares_[i]);
+      if ((sequence.uncomputed() == 1) == answering && shares_[i] > 0) add_chunk(batch, sequence, shares_[i]);
     }
   }
 }

@@ -14,6 +14,7 @@
 #include <memory>
 #include <vector>
 
+#include "lathe/runtime/drafter.h"
 #include "lathe/runtime/engine.h"
 #include "lathe/runtime/prefix_cache.h"
 #include "lathe/runtime/text_stream.h"
@@ -37,6 +38,8 @@ struct Sequence {
   uint64_t last_published = 0;       // CachedPage::id of the last of them
   int64_t draft_window = 0;          // guesses worth making now, at most Request::draft_tokens
   std::vector<int32_t> drafts = {};  // guesses in the current batch
+  int64_t mtp_rows = 0;              // tokens whose rows of the multi-token prediction layer exist (MtpDrafter)
+  std::vector<float> last_row = {};  // final-normed row of the last computed token (MtpDrafter)
   Completion completion = {};
   double submitted_at = 0.0;
   bool started = false;  // some of it was computed
@@ -60,7 +63,7 @@ struct Sequence {
 
 // What a batch's chunk computes: `tokens` of the sequence, then its drafts.
 struct BatchEntry {
-  Sequence* sequence = nullptr;
+  Sequence* sequence = nullptr;  // null once the request has ended
   int64_t tokens = 0;
   int64_t first_logits = 0;     // index of its first row in Batch::logit_rows
   int64_t logits = 0;           // rows, the chunk's last ones
@@ -88,9 +91,9 @@ struct SchedulerLimits {
 
 class Scheduler {
  public:
-  // `pool` and `prefixes` (null: no prefix cache) must outlive the scheduler.
-  Scheduler(SchedulerLimits limits, PagePool& pool, PrefixCache* prefixes)
-      : limits_(limits), pool_(pool), prefixes_(prefixes) {}
+  // All of them must outlive the scheduler; `prefixes` may be null: no prefix cache.
+  Scheduler(SchedulerLimits limits, PagePool& pool, PrefixCache* prefixes, Drafter& drafter)
+      : limits_(limits), pool_(pool), prefixes_(prefixes), drafter_(drafter) {}
 
   // Ids ascend from call to call: a lower id is an older request.
   void add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
@@ -122,12 +125,13 @@ class Scheduler {
   // Of page `published` of the sequence, by its first `ids` ids.
   PrefixKey key_of(const Sequence& sequence, int64_t ids = kPageTokens) const;
   void share_out(std::vector<int64_t>& shares, int64_t budget, int64_t& extra_logits) const;
-  int64_t draft(Sequence& sequence, int64_t most) const;
+  void draft(int64_t budget, int64_t extra_logits);
   void add_chunk(Batch& batch, Sequence& sequence, int64_t tokens) const;
 
   SchedulerLimits limits_;
   PagePool& pool_;
   PrefixCache* prefixes_;
+  Drafter& drafter_;
   // Oldest first, all running ones older than all waiting ones.
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::vector<std::unique_ptr<Sequence>> running_;

@@ -29,12 +29,13 @@ uint32_t fingerprint(uint32_t before, int32_t token, bool expanded) {
 struct Bench {
   PagePool pool;
   PrefixCache prefixes;
+  TextDrafter drafter;
   Scheduler scheduler;
 
   explicit Bench(int64_t pages, SchedulerLimits limits, bool prefix_cache = false)
       : pool(PagePool::create(kLayout, pages).value()),
         prefixes(pool, 1),
-        scheduler(limits, pool, prefix_cache ? &prefixes : nullptr) {}
+        scheduler(limits, pool, prefix_cache ? &prefixes : nullptr, drafter) {}
 
   Sequence* add(RequestId id, std::vector<int32_t> prompt, int64_t new_tokens, Request request = {}) {
     request.prompt = std::move(prompt);

@@ -141,6 +141,7 @@ void Answer::finish(Choice& choice, size_t index, const Completion& completion) 
   timings_.predicted_s = std::max(timings_.predicted_s, completion.decode_s);
   timings_.draft_tokens += completion.draft_tokens;
   timings_.accepted_draft_tokens += completion.accepted_draft_tokens;
+  timings_.drafter = completion.drafter;
 }
 
 void Answer::add_chat_events(Choice& choice, size_t index, const Update& update, std::string& events) {

@@ -85,6 +85,7 @@ Json to_json(const Timings& t) {
   if (t.draft_tokens > 0) {
     out.set("draft_n", t.draft_tokens);
     out.set("draft_n_accepted", t.accepted_draft_tokens);
+    out.set("drafter", name_of(t.drafter));
   }
   return out;
 }

@@ -41,6 +41,7 @@ struct Timings {
   double predicted_s = 0.0;  // first to last token
   int64_t draft_tokens = 0;
   int64_t accepted_draft_tokens = 0;
+  DrafterKind drafter = DrafterKind::kText;
 };
 
 // OpenAI's names.

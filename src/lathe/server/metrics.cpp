@@ -99,11 +99,13 @@ std::string Metrics::render(std::string_view prefix, std::string_view model, con
       "counter",
       "Times an answer gave up its pages and was computed anew.",
       stats.preemptions);
-  one("spec_decode_num_draft_tokens_total", "counter", "Tokens guessed by speculation.", stats.draft_tokens);
-  one("spec_decode_num_accepted_tokens_total",
-      "counter",
-      "Guessed tokens that were right.",
-      stats.accepted_draft_tokens);
+  const auto by_drafter = [&](std::string_view name, std::string_view help, int64_t value) {
+    const std::string full = str(prefix, ":", name);
+    add_type(out, full, "counter", help);
+    out += str(full, "{", labels, ",drafter=\"", name_of(stats.drafter), "\"} ", value, "\n");
+  };
+  by_drafter("spec_decode_num_draft_tokens_total", "Tokens guessed by speculation.", stats.draft_tokens);
+  by_drafter("spec_decode_num_accepted_tokens_total", "Guessed tokens that were right.", stats.accepted_draft_tokens);
   one("engine_steps_total", "counter", "Forward passes.", stats.steps);
   one("num_requests_preparing", "gauge", "Requests whose prompt is being rendered and tokenized.", preparing);
   one("http_connections", "gauge", "Open connections.", connections);

@@ -38,6 +38,9 @@ EngineStats some_stats() {
   stats.cached_prompt_tokens = 64;
   stats.generated_tokens = 50;
   stats.preemptions = 7;
+  stats.draft_tokens = 20;
+  stats.accepted_draft_tokens = 17;
+  stats.drafter = DrafterKind::kMtp;
   return stats;
 }
 
@@ -52,6 +55,9 @@ TEST(Metrics, TellsWhatTheEngineDoes) {
   EXPECT_THAT(page, HasSubstr("\nlathe:kv_cache_prefix_pages" + labels + "1\n"));
   EXPECT_THAT(page, HasSubstr("\nlathe:prefix_cache_hits_total" + labels + "64\n"));
   EXPECT_THAT(page, HasSubstr("\nlathe:num_preemptions_total" + labels + "7\n"));
+  const std::string by_mtp = "{model_name=\"m\",engine=\"0\",drafter=\"mtp\"} ";
+  EXPECT_THAT(page, HasSubstr("\nlathe:spec_decode_num_draft_tokens_total" + by_mtp + "20\n"));
+  EXPECT_THAT(page, HasSubstr("\nlathe:spec_decode_num_accepted_tokens_total" + by_mtp + "17\n"));
   EXPECT_THAT(Metrics().render("vllm", "m", {}), HasSubstr("\nvllm:kv_cache_usage_perc" + labels + "0\n"));
 }
 

@@ -155,7 +155,7 @@ void TrainBackend::begin_step(const Step& step) {
   begin_rows(step, main_);
 }
 
-void TrainBackend::begin_mtp(const Step& step) {
+void TrainBackend::begin_mtp(const Step& step, const float* /*hidden: rows of the step before*/) {
   mtp_.batch = mtp_rows_.batch();
   begin_rows(step, mtp_);
 }

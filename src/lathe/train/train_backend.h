@@ -67,7 +67,7 @@ class TrainBackend final : public MtpBackend {
   // Losses of the batch's targets, or logits (TrainPass).
   void head(const Activations& x, float* out) override;
   void read(const Activations& x, float* out) override;
-  void begin_mtp(const Step& step) override;
+  void begin_mtp(const Step& step, const float* hidden) override;
   void mtp_input(const Activations& h, Activations& x) override;
   void mtp_norm(const Activations& x, Activations& y) override;
 

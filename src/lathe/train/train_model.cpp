@@ -175,7 +175,7 @@ void TrainModel::State::forward(const TrainBatch& batch, TrainPass pass, double 
   if (backend.mtp_batch().token_ids.empty()) return;
   chunks_of(backend.mtp_batch());
   decoder->forward_mtp(
-      backend, {.token_ids = backend.mtp_batch().token_ids, .chunks = chunks, .logit_rows = {}}, nullptr);
+      backend, {.token_ids = backend.mtp_batch().token_ids, .chunks = chunks, .logit_rows = {}}, nullptr, nullptr);
 }
 
 TrainModel::TrainModel() = default;
