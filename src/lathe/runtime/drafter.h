@@ -24,6 +24,7 @@ class Drafter {
  public:
   virtual ~Drafter() = default;
 
+  // What its guesses are counted under.
   virtual DrafterKind kind() const = 0;
 
   // How many guesses, at most `most` (at least 1), draft() will have made for what follows sequence.tokens, of which
@@ -38,6 +39,7 @@ class Drafter {
   virtual void after_answers(const Batch& batch) = 0;
 };
 
+// draft_from_text() for every answer.
 class TextDrafter final : public Drafter {
  public:
   DrafterKind kind() const override { return DrafterKind::kText; }
