@@ -219,7 +219,7 @@ TEST(MtpDrafter, GuessesOfALayerThatKnowsAreAllRight) {
 // Some guesses are right and some are not, greedy and sampled, at every length of drafts.
 TEST(MtpDrafter, AnswersAreThoseWithoutIt) {
   const TempDir folder;
-  predictable_model(0.4).write(folder.path());
+  predictable_model(0.1).write(folder.path());
   const std::unique_ptr<Engine> plain = open_or_fail({.model = folder.path()});
   const std::vector<int32_t> prompt = testing::random_ids(plain->config(), 270, 3);
   for (const double temperature : {0.0, 0.7}) {
@@ -255,7 +255,7 @@ Counts counts_of(const Completion& completion) {
 // or another's shows as another count.
 TEST(MtpDrafter, GuessesDoNotDependOnChunksPrefixesOrCompany) {
   const TempDir folder;
-  predictable_model(0.6).write(folder.path());
+  predictable_model(0.1).write(folder.path());
   const EngineOptions options{.model = folder.path(), .draft_tokens = 1, .drafter = DrafterKind::kMtp};
   std::vector<Request> requests;
   std::vector<Counts> alone;
@@ -308,7 +308,7 @@ TEST(MtpDrafter, GuessesDoNotDependOnChunksPrefixesOrCompany) {
 // running, and a later one that continues the first one's answer.
 TEST(MtpDrafter, PagesOfAnswersServeThoseWhoContinueThem) {
   const TempDir folder;
-  predictable_model(0.6).write(folder.path());
+  predictable_model(0.1).write(folder.path());
   const EngineOptions options{.model = folder.path(), .draft_tokens = 1, .drafter = DrafterKind::kMtp};
   EngineOptions caching = options;
   caching.cache_tokens = 2048;

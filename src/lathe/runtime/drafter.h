@@ -24,6 +24,7 @@ class Drafter {
  public:
   virtual ~Drafter() = default;
 
+  // What its guesses are counted under.
   virtual DrafterKind kind() const = 0;
 
   // Whether it needs something of the token before the first one that a pass computes of a sequence. It has that only
@@ -42,6 +43,7 @@ class Drafter {
   virtual void after_answers(const Batch& batch) = 0;
 };
 
+// draft_from_text() for every answer.
 class TextDrafter final : public Drafter {
  public:
   DrafterKind kind() const override { return DrafterKind::kText; }

@@ -146,7 +146,7 @@ TEST(EngineLoad, EveryAnswerIsWhatItIsAlone) {
   Json llama = testing::tiny_llama_config();
   llama.set("max_position_embeddings", 512);
   for (const TinyModel& model :
-       {TinyModel(testing::tiny_v3_config()), TinyModel(llama), testing::predictable_model(0.3)}) {
+       {TinyModel(testing::tiny_v3_config()), TinyModel(llama), testing::predictable_model(0.1)}) {
     const Models models(model);
     const bool mtp = model.config().num_nextn_predict_layers > 0;
     std::map<uint64_t, Completion> alone;
