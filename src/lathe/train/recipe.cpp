@@ -56,7 +56,7 @@ constexpr NamedValue<GuardAction> kActions[] = {{"off", GuardAction::kOff},
                                                 {"stop", GuardAction::kStop},
                                                 {"skip", GuardAction::kSkip},
                                                 {"rollback", GuardAction::kRollback}};
-constexpr std::string_view kRecompute[] = {"nothing", "latents", "layers"};
+constexpr std::string_view kRecompute[] = {"auto", "nothing", "latents", "layers"};
 constexpr std::string_view kPatterns[] = {"gpt2", "deepseek"};
 constexpr std::string_view kCheckpointTypes[] = {"f32", "bf16"};
 

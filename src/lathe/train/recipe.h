@@ -60,8 +60,8 @@ struct TrainRecipe {
   int64_t micro_batch_sequences = 0;  // rows of one pass forward and backward; 0: all
   bool cross_documents = false;       // true: attention sees the documents before it in its row
   int64_t log_every = 10;
-  double mtp_weight = 0.0;            // of the loss on the token after the next [V3 2.2]; needs a layer for it
-  std::string recompute = "latents";  // instead of keeping it: "nothing", "latents", "layers"
+  double mtp_weight = 0.0;         // of the loss on the token after the next [V3 2.2]; needs a layer for it
+  std::string recompute = "auto";  // instead of keeping it: "nothing", "latents", "layers"; "auto": by memory
 };
 
 // [optimizer]

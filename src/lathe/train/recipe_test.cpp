@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lathe/base/file.h"
+#include "lathe/train/model_setup.h"
 #include "lathe/train/schedule.h"
 #include "lathe/train/spike_guard.h"
 #include "lathe/train/toml.h"
@@ -146,6 +147,38 @@ TEST(Schedule, WarmsUpDecaysAndGrowsTheBatch) {
 
 TEST(SpikeGuard, CatchesWhatIsNotFiniteAndWhatIsFarAbove) {
   SpikeGuard guard({.action = GuardAction::kSkip, .margin = 1.0, .deviations = 6.0, .after_steps = 20, .patience = 3});
+TEST(TrainOptions, RecomputesWhatMemoryAsksFor) {
+  Result<Recipe> recipe = parsed(R"(
+[model]
+hidden_size = 64
+num_hidden_layers = 2
+num_attention_heads = 4
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 128
+[data]
+train = "a.txt"
+)");
+  ASSERT_TRUE(recipe) << recipe.error().message;
+  const Result<ModelSetup> setup = set_up_model(*recipe, nullptr);
+  ASSERT_TRUE(setup) << setup.error().message;
+  const auto level = [&](uint64_t room) { return train_options(*recipe, setup->config, 2, room)->recompute; };
+  const auto needed = [&](Recompute recompute) {
+    TrainOptions options = *train_options(*recipe, setup->config, 2, 0);
+    options.recompute = recompute;
+    const TrainMemory plan = *plan_train_memory(setup->config, options, 2);
+    return static_cast<uint64_t>(plan.total() + 2 * plan.values);
+  };
+  EXPECT_EQ(level(0), Recompute::kNothing);
+  EXPECT_EQ(level(2 * needed(Recompute::kNothing)), Recompute::kNothing);
+  EXPECT_EQ(level(2 * needed(Recompute::kNothing) - 1), Recompute::kLatents);
+  EXPECT_EQ(level(1), Recompute::kLayers);
+  recipe->train.recompute = "latents";
+  EXPECT_EQ(level(1), Recompute::kLatents);
+}
+
   EXPECT_TRUE(guard.is_bad(NAN, 1.0));
   EXPECT_TRUE(guard.is_bad(5.0, INFINITY));
   EXPECT_EQ(guard.in_a_row(), 2);

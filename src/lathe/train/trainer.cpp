@@ -206,7 +206,7 @@ class Run {
     LATHE_TRY(corpus_, prepare_corpus(recipe_, tokenizer, cache, hooks_.stop));
     LATHE_TRY(setup_, set_up_model(recipe_, &tokenizer.tokenizer));
     LATHE_TRY(pool_, ThreadPool::create(threads));
-    LATHE_TRY(model_, TrainModel::create(setup_.config, train_options(recipe_), *pool_, kernels()));
+    LATHE_TRY(model_, TrainModel::create(setup_.config, options_, *pool_, kernels()));
     const OptimizerRecipe& o = recipe_.optimizer;
     LATHE_TRY(AdamW optimizer,
               AdamW::create({.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon, .weight_decay = o.weight_decay},
@@ -235,8 +235,15 @@ class Run {
     return {};
   }
 
-  Status check_memory(const ModelConfig& config, int threads) const {
-    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, train_options(recipe_), threads));
+  // Plans the memory, by which options_ are chosen.
+  Status check_memory(const ModelConfig& config, int threads) {
+    const MachineLimits limits = machine_limits();
+    uint64_t room = limits.available_memory;
+    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
+      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
+    }
+    LATHE_TRY(options_, train_options(recipe_, config, threads, room));
+    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, options_, threads));
     const auto total = static_cast<uint64_t>(plan.total() + 2 * plan.values);
     log_info("memory: values ",
              human_bytes(static_cast<uint64_t>(plan.values)),
@@ -246,18 +253,15 @@ class Run {
              human_bytes(static_cast<uint64_t>(2 * plan.values)),
              ", activations ",
              human_bytes(static_cast<uint64_t>(plan.activations)),
-             ", in all ",
+             " (computed again: ",
+             name_of(options_.recompute),
+             "), in all ",
              human_bytes(total));
-    const MachineLimits limits = machine_limits();
-    uint64_t room = limits.available_memory;
-    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
-      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
-    }
     if (room == 0 || total <= room) return {};
     return Error{Errc::kResourceExhausted,
                  str("memory plan: expected ",
                      human_bytes(total),
-                     " for this recipe (train.micro_batch_sequences makes it less), found ",
+                     " for this recipe (train.micro_batch_sequences and train.recompute make it less), found ",
                      human_bytes(room),
                      " available")};
   }
@@ -526,6 +530,7 @@ class Run {
   RunOutcome finish() const {
     double sum = 0.0;
     for (const double loss : state_.recent_losses) sum += loss;
+  TrainOptions options_;
     return {.steps = state_.step,
             .tokens = state_.tokens,
             .train_loss = state_.recent_losses.empty() ? 0.0 : sum / static_cast<double>(state_.recent_losses.size()),
