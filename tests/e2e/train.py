@@ -257,6 +257,19 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertEqual(config["max_position_embeddings"], 64)
         again = self.run_train("all", "--resume", "--set", "train.max_steps=6", recipe="variants.toml")
         self.assertEqual([one["steps"] for one in again["variants"]], [6, 6, 6])
+        # The same comparison from what the runs have written, also where one is missing or older than run.json.
+        for checkpoint in (self.folder / "all").glob("*/checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        report = (self.folder / "all" / "report.html").read_text()
+        arguments = ["--report", "--set", "train.max_steps=6"]
+        self.assertEqual(self.run_train("all", *arguments, recipe="variants.toml")["runs"], ["mla", "mqa", "longer"])
+        self.assertEqual((self.folder / "all" / "report.html").read_text(), report)
+        (self.folder / "all" / "longer" / "run.json").unlink()
+        self.run_train("all", *arguments, recipe="variants.toml")
+        rebuilt = (self.folder / "all" / "report.html").read_text()
+        self.assertEqual(rebuilt.split("<h2>")[0], report.split("<h2>")[0])
+        shutil.rmtree(self.folder / "all" / "mqa")
+        self.assertEqual(self.run_train("all", *arguments, recipe="variants.toml")["runs"], ["mla", "longer"])
 
     def test_multi_token_prediction(self):
         v3 = ["model.model_type=deepseek_v3", "balance.expert=0", "train.mtp_weight=0.3"]
@@ -316,6 +329,28 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
             self.assertGreater(drafted["timings"]["draft_n_accepted"], 0)
             self.assertGreaterEqual(drafted["timings"]["draft_n"], drafted["timings"]["draft_n_accepted"])
         self.assertEqual(generate("--draft-tokens", "2")["token_ids"], plain["token_ids"])
+
+    def test_report_from_metrics_alone(self):
+        self.run_train("run")
+        report = self.folder / "run" / "report.html"
+        original = report.read_text()
+        for checkpoint in (self.folder / "run").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(self.folder / "cache")
+        (self.folder / "train.txt").unlink()
+        report.unlink()
+        result = self.run_train("run", "--report")
+        self.assertEqual(result, {"report": str(report), "runs": ["tiny"]})
+        self.assertEqual(report.read_text(), original)
+        # Of a run from before there was run.json the recipe tells the rest, but for the corpus.
+        (self.folder / "run" / "run.json").unlink()
+        self.run_train("run", "--report")
+        rebuilt = report.read_text()
+        self.assertEqual(rebuilt.split("<h2>")[0], original.split("<h2>")[0])
+        self.assertNotIn("<h2>Corpus", rebuilt)
+        self.assertIn("expected a run with metrics.jsonl, found none", self.run_train("none", "--report", code=1))
+        (self.folder / "run" / "run.json").write_text('{"recipe": {}}')
+        self.assertIn("run.json: config: expected an object", self.run_train("run", "--report", code=1))
 
     def test_recipes_are_readable(self):
         # Each ships with the program; what is missing is the data, which only the user has.

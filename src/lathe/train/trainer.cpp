@@ -4,14 +4,12 @@
 #include <cmath>
 #include <memory>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "lathe/base/clock.h"
 #include "lathe/base/cpu.h"
 #include "lathe/base/file.h"
-#include "lathe/base/file_lock.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/thread_pool.h"
@@ -20,6 +18,8 @@
 #include "lathe/train/adamw.h"
 #include "lathe/train/model_setup.h"
 #include "lathe/train/report.h"
+#include "lathe/train/report_runs.h"
+#include "lathe/train/run_folder.h"
 #include "lathe/train/run_log.h"
 #include "lathe/train/schedule.h"
 #include "lathe/train/spike_guard.h"
@@ -32,30 +32,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
-
-// Only one process works on an output folder.
-Result<FileLock> lock_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) return Error{Errc::kIo, str("output: ", folder, ": cannot make the folder: ", error.message())};
-  Result<std::optional<FileLock>> lock = FileLock::try_take(folder / ".lock");
-  if (!lock) return lock.error().at("output");
-  if (!*lock)
-    return Error{Errc::kIo, str("output: ", folder, ": expected a folder no other run uses, found one at work")};
-  return **std::move(lock);
-}
-
-// What writers that were killed left in a run's own folder.
-void remove_leftovers(const fs::path& output) {
-  std::error_code ignored;
-  std::vector<fs::path> found;
-  for (auto entry = fs::recursive_directory_iterator(output, ignored); entry != fs::recursive_directory_iterator();
-       entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with(".lathe-") && name.ends_with(".tmp")) found.push_back(entry->path());
-  }
-  for (const fs::path& path : found) fs::remove(path, ignored);
-}
 
 // Keys that change nothing that is computed, so that a run may go on with others.
 bool is_free_key(std::string_view section, std::string_view key) {
@@ -154,14 +130,14 @@ class Run {
       : recipe_(recipe), hooks_(hooks), output_(recipe.output), schedule_(recipe), guard_(recipe.guard) {}
 
   Result<RunOutcome> go() {
-    LATHE_TRY(const FileLock lock, lock_folder(output_));
-    remove_leftovers(output_);
+    LATHE_TRY(const FileLock lock, lock_run_folder(output_));
     LATHE_TRY(const std::optional<fs::path> checkpoint, find_checkpoint());
     LATHE_TRY(prepare());
     if (checkpoint) LATHE_TRY(restore(*checkpoint));
     LATHE_TRY(check_disk());
     LATHE_TRY(RunLog log, RunLog::open(output_ / "metrics.jsonl", state_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
+    LATHE_TRY(write_run_record(output_, record(), setup_.json));
     log_settings();
     remove_old_checkpoints(output_, recipe_.checkpoint.keep);
     LATHE_TRY(loop());
@@ -170,16 +146,22 @@ class Run {
 
   // What the report is made of; after go().
   Result<ReportRun> report() const {
-    LATHE_TRY(std::vector<Json> lines, read_run_log(output_ / "metrics.jsonl"));
-    return ReportRun{.name = recipe_.title.empty() ? output_.filename().string() : recipe_.title,
-                     .recipe = recipe_json(recipe_),
-                     .config = setup_.config,
-                     .parameters = model_->parameters().count(),
-                     .statistics = corpus_.statistics,
-                     .lines = std::move(lines)};
+    ReportRun run = record();
+    LATHE_TRY(run.lines, read_run_log(output_ / "metrics.jsonl"));
+    return run;
   }
 
  private:
+  // Its lines are those of metrics.jsonl.
+  ReportRun record() const {
+    return {.name = run_name(recipe_),
+            .recipe = recipe_json(recipe_),
+            .config = setup_.config,
+            .parameters = model_->parameters().count(),
+            .statistics = corpus_.statistics,
+            .lines = {}};
+  }
+
   bool stop_asked() const { return hooks_.stop && hooks_.stop(); }
 
   Result<std::optional<fs::path>> find_checkpoint() const {
@@ -200,7 +182,7 @@ class Run {
     const int threads = recipe_.threads > 0 ? static_cast<int>(recipe_.threads) : default_thread_count();
     LATHE_TRY(const ModelSetup first, set_up_model(recipe_, nullptr));
     LATHE_TRY(check_memory(first.config, threads));
-    const fs::path cache = recipe_.data.cache.empty() ? output_ / "data" : fs::path(recipe_.data.cache);
+    const fs::path cache = data_folder(recipe_);
     LATHE_TRY(PreparedTokenizer tokenizer, prepare_tokenizer(recipe_, cache, hooks_.stop));
     tokenizer_folder_ = tokenizer.folder;
     LATHE_TRY(corpus_, prepare_corpus(recipe_, tokenizer, cache, hooks_.stop));
@@ -524,13 +506,12 @@ class Run {
 
   Status write_report() const {
     LATHE_TRY(const ReportRun run, report());
-    return write_file_atomically(output_ / "report.html", html_report(run.name, std::span(&run, 1)));
+    return write_report_file(output_, run.name, std::span(&run, 1));
   }
 
   RunOutcome finish() const {
     double sum = 0.0;
     for (const double loss : state_.recent_losses) sum += loss;
-  TrainOptions options_;
     return {.steps = state_.step,
             .tokens = state_.tokens,
             .train_loss = state_.recent_losses.empty() ? 0.0 : sum / static_cast<double>(state_.recent_losses.size()),
@@ -549,6 +530,7 @@ class Run {
   fs::path tokenizer_folder_;
   PreparedCorpus corpus_;
   ModelSetup setup_;
+  TrainOptions options_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TrainModel> model_;
   std::unique_ptr<AdamW> optimizer_;
