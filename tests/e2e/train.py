@@ -24,6 +24,7 @@ import unittest
 PROGRAM = ""
 RECIPES = pathlib.Path()
 KILLS = 3
+SANITIZED = "--sanitized" in sys.argv
 SEED = 20240507
 
 RECIPE = """
@@ -330,6 +331,54 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
             self.assertGreaterEqual(drafted["timings"]["draft_n"], drafted["timings"]["draft_n_accepted"])
         self.assertEqual(generate("--draft-tokens", "2")["token_ids"], plain["token_ids"])
 
+    def test_prepare_says_what_the_data_are(self):
+        summary = self.run_train("run", "--prepare", "--set", "data.drop_near_duplicates=true")
+        train = summary["statistics"]["train"]
+        documents = train["documents"]
+        self.assertEqual(sum(documents.values()), 300)
+        self.assertGreater(documents["exact duplicate"] + documents["near duplicate"], 5)
+        self.assertEqual(sum(train["documents_by_log2_tokens"]), documents["kept"])
+        self.assertEqual(train["files"][0]["name"], "train.txt")
+        self.assertEqual(summary["planned_tokens"], 24 * 4 * 32)
+        self.assertEqual(summary["mixture"][0]["tokens"], train["tokens"])
+        folder = pathlib.Path(summary["tokens"])
+        reasons = [json.loads(line)["reason"] for line in (folder / "removed.jsonl").read_text().splitlines()]
+        self.assertIn("exact duplicate", reasons)
+        self.assertFalse(list((self.folder / "run").glob("checkpoint-*")))
+        # A run finds what was prepared.
+        made = (folder / "manifest.json").stat().st_mtime_ns
+        self.run_train("run", "--set", "data.drop_near_duplicates=true", "--set", "train.max_steps=1")
+        self.assertEqual((folder / "manifest.json").stat().st_mtime_ns, made)
+        self.assertEqual(len(list((self.folder / "cache").iterdir())), 2)
+        arguments = [a for a in self.arguments("run", "--prepare") if a != "--json"]
+        text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+        self.assertRegex(text, r"train: [0-9]+ of 300 documents, .* bytes per token\n  left out: [0-9]+ exact duplicate")
+        self.assertIn("--resume", self.run_train("run", "--prepare", "--resume", code=2))
+
+    # Sixteen times the text takes the memory of the same filters and buffers.
+    @unittest.skipIf(SANITIZED, "memory of the sanitizer")
+    def test_memory_does_not_grow_with_the_corpus(self):
+        documents = ["\n\n".join(grammar(seed, 12)) for seed in range(100)]
+        tokenizer = self.run_train("first", "--prepare")["tokenizer"]
+        peaks = []
+        for rounds in (10, 160):
+            with (self.folder / "train.txt").open("w") as file:
+                for i in range(rounds):
+                    for j, text in enumerate(documents):
+                        file.write(f"Number {i} of {j}.\n{text}\n<|endoftext|>\n")
+            size = (self.folder / "train.txt").stat().st_size
+            process = subprocess.Popen(
+                self.arguments(f"size-{rounds}", "--prepare", "--set", f"tokenizer.path={tokenizer}",
+                               "--set", "data.drop_known_paragraphs=true", "--set", "data.boilerplate_documents=100000"),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.assertEqual(process.returncode, 0)
+            peaks.append(usage.ru_maxrss * 1024)
+        print(f"peak memory {peaks[0]} bytes, then {peaks[1]} with {size} bytes of text", file=sys.stderr)
+        self.assertGreater(size, 20e6)
+        self.assertLess(peaks[1] - peaks[0], size / 4)
+
     def test_report_from_metrics_alone(self):
         self.run_train("run")
         report = self.folder / "run" / "report.html"
@@ -369,6 +418,7 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--recipes", type=pathlib.Path, required=True)
     parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--sanitized", action="store_true", help="the program has sanitizers: memory is not looked at")
     options, rest = parser.parse_known_args()
     PROGRAM, RECIPES, KILLS = os.path.abspath(options.program), options.recipes, options.kills
     unittest.main(argv=[sys.argv[0], *rest])

@@ -2,6 +2,7 @@
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/progress.h"
+#include "lathe/train/prepare.h"
 #include "lathe/train/report_runs.h"
 #include "lathe/train/trainer.h"
 
@@ -78,6 +79,11 @@ bool stop_asked() {
   return SignalScope::caught() != 0;
 }
 
+Status prepare_only(const train::Recipe& recipe, bool json) {
+  LATHE_TRY(const train::DataSummary summary, train::prepare_data(recipe, stop_asked));
+  return json ? write_json(summary.json()) : write_stdout(summary.text());
+}
+
 Status report_only(const train::Recipe& recipe, const Json& document, bool json) {
   LATHE_TRY(const train::RebuiltReport report, train::rebuild_report(recipe, document));
   if (!json) return write_stdout(str(report.path, "\n"));
@@ -96,8 +102,8 @@ Result<bool> train_recipe(const TrainCommandOptions& o) {
     recipe.threads = o.threads;
     document.set("threads", o.threads);
   }
-  if (o.report) {
-    LATHE_TRY(report_only(recipe, document, o.json));
+  if (o.prepare || o.report) {
+    LATHE_TRY(o.prepare ? prepare_only(recipe, o.json) : report_only(recipe, document, o.json));
     return true;
   }
   StatusLine line(o.quiet);

@@ -70,6 +70,8 @@ TEST(Recipe, NamesWhatIsWrong) {
   EXPECT_EQ(error_of("[data]\ntrain = [1]"), "data.train: expected a list of texts, found 1");
   EXPECT_EQ(error_of("[data]\ntrain = \"a\"\nweights = [1.0, 2.0]"),
             "data.weights: expected one number for each of the 1 files in data.train, found 2");
+  EXPECT_EQ(error_of("[data]\nboilerplate_documents = 1"),
+            "data.boilerplate_documents: expected 0 or at least 2, found 1, which would take out every line");
   EXPECT_EQ(error_of("[train]\nbatch_sequences_start = 4"),
             "train.batch_ramp_tokens: expected it together with batch_sequences_start, found one of them alone");
   EXPECT_EQ(error_of("[[variant]]\nname = \"a/b\""),
@@ -145,8 +147,6 @@ TEST(Schedule, WarmsUpDecaysAndGrowsTheBatch) {
   EXPECT_EQ(tokens, ramp.total_tokens());
 }
 
-TEST(SpikeGuard, CatchesWhatIsNotFiniteAndWhatIsFarAbove) {
-  SpikeGuard guard({.action = GuardAction::kSkip, .margin = 1.0, .deviations = 6.0, .after_steps = 20, .patience = 3});
 TEST(TrainOptions, RecomputesWhatMemoryAsksFor) {
   Result<Recipe> recipe = parsed(R"(
 [model]
@@ -179,6 +179,8 @@ train = "a.txt"
   EXPECT_EQ(level(1), Recompute::kLatents);
 }
 
+TEST(SpikeGuard, CatchesWhatIsNotFiniteAndWhatIsFarAbove) {
+  SpikeGuard guard({.action = GuardAction::kSkip, .margin = 1.0, .deviations = 6.0, .after_steps = 20, .patience = 3});
   EXPECT_TRUE(guard.is_bad(NAN, 1.0));
   EXPECT_TRUE(guard.is_bad(5.0, INFINITY));
   EXPECT_EQ(guard.in_a_row(), 2);

@@ -271,7 +271,7 @@ class Run {
     Result<RunState> state = load_run_state(checkpoint);
     if (!state) return state.error();
     LATHE_TRY(check_same_recipe(state->recipe, recipe_json(recipe_)));
-    if (state->corpus != corpus_.name) {
+    if (state->corpus != corpus_.name()) {
       return Error{Errc::kInvalidArgument,
                    "--resume: data: expected the text, filters and tokenizer of the checkpoint, found others"};
     }
@@ -491,7 +491,7 @@ class Run {
     state_.loader = loader_->position();
     state_.guard = guard_.state();
     state_.recipe = recipe_json(recipe_);
-    state_.corpus = corpus_.name;
+    state_.corpus = corpus_.name();
     LATHE_TRY(checkpoint_,
               save_checkpoint(
                   output_,
