@@ -23,6 +23,7 @@ import unittest
 
 PROGRAM = ""
 RECIPES = pathlib.Path()
+TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools" / "long_context_report.py"
 KILLS = 3
 SANITIZED = "--sanitized" in sys.argv
 SEED = 20240507
@@ -400,6 +401,36 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertIn("expected a run with metrics.jsonl, found none", self.run_train("none", "--report", code=1))
         (self.folder / "run" / "run.json").write_text('{"recipe": {}}')
         self.assertIn("run.json: config: expected an object", self.run_train("run", "--report", code=1))
+
+    # The recipe and its evaluation, at a size at which no model learns to find anything.
+    def test_longer_contexts(self):
+        base = pathlib.Path(self.run_train("base", "--set", "model.max_position_embeddings=512", "--set",
+                                           "train.sequence_length=64", "--set", "train.batch_sequences=8")["checkpoint"])
+        shutil.copy(RECIPES / "long-context.toml", self.folder)
+        result = self.run_train("long", "--set", f"model.from={base}", "--set", "train.max_steps=2", "--set", "eval.every=0",
+                                "--set", "eval.tokens=4096", recipe="long-context.toml")
+        self.assertEqual([one["name"] for one in result["variants"]], ["x4", "x8"])
+        config = json.loads((pathlib.Path(result["checkpoint"]) / "config.json").read_text())
+        self.assertEqual(config["rope_scaling"]["factor"], 8.0)
+        (self.folder / "plain.txt").write_text("\n".join(grammar(3, 400)) + "\n")
+        command = [
+            sys.executable, str(TOOL), "--program", PROGRAM, "--base", str(base), "--run", str(self.folder / "long"),
+            "--text", str(self.folder / "plain.txt"), "--bytes", "30000", "--bins", "4", "--samples", "1",
+            "--out", str(self.folder / "report.md"),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count("eval perplexity"), 1 + 3 + 3 + 2 + 3)
+        report = (self.folder / "report.md").read_text()
+        for name in ("base", "base, longer limit", "base with YaRN, untrained", "x4", "x8"):
+            self.assertEqual(report.count(f"| {name} |"), 3, report)
+        measured = json.loads((self.folder / "long" / "eval" / "perplexity-x8-4096.json").read_text())["result"]
+        self.assertEqual(sum(entry["tokens"] for entry in measured["by_position"]), measured["tokens"])
+        self.assertIn(f" {measured['perplexity']:.3f} |", report)
+        # A second call measures nothing.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((self.folder / "report.md").read_text(), report)
 
     def test_recipes_are_readable(self):
         # Each ships with the program; what is missing is the data, which only the user has.
