@@ -23,7 +23,9 @@ import unittest
 
 PROGRAM = ""
 RECIPES = pathlib.Path()
+TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools" / "long_context_report.py"
 KILLS = 3
+SANITIZED = "--sanitized" in sys.argv
 SEED = 20240507
 
 RECIPE = """
@@ -257,6 +259,19 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertEqual(config["max_position_embeddings"], 64)
         again = self.run_train("all", "--resume", "--set", "train.max_steps=6", recipe="variants.toml")
         self.assertEqual([one["steps"] for one in again["variants"]], [6, 6, 6])
+        # The same comparison from what the runs have written, also where one is missing or older than run.json.
+        for checkpoint in (self.folder / "all").glob("*/checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        report = (self.folder / "all" / "report.html").read_text()
+        arguments = ["--report", "--set", "train.max_steps=6"]
+        self.assertEqual(self.run_train("all", *arguments, recipe="variants.toml")["runs"], ["mla", "mqa", "longer"])
+        self.assertEqual((self.folder / "all" / "report.html").read_text(), report)
+        (self.folder / "all" / "longer" / "run.json").unlink()
+        self.run_train("all", *arguments, recipe="variants.toml")
+        rebuilt = (self.folder / "all" / "report.html").read_text()
+        self.assertEqual(rebuilt.split("<h2>")[0], report.split("<h2>")[0])
+        shutil.rmtree(self.folder / "all" / "mqa")
+        self.assertEqual(self.run_train("all", *arguments, recipe="variants.toml")["runs"], ["mla", "longer"])
 
     def test_multi_token_prediction(self):
         v3 = ["model.model_type=deepseek_v3", "balance.expert=0", "train.mtp_weight=0.3"]
@@ -317,6 +332,106 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
             self.assertGreaterEqual(drafted["timings"]["draft_n"], drafted["timings"]["draft_n_accepted"])
         self.assertEqual(generate("--draft-tokens", "2")["token_ids"], plain["token_ids"])
 
+    def test_prepare_says_what_the_data_are(self):
+        summary = self.run_train("run", "--prepare", "--set", "data.drop_near_duplicates=true")
+        train = summary["statistics"]["train"]
+        documents = train["documents"]
+        self.assertEqual(sum(documents.values()), 300)
+        self.assertGreater(documents["exact duplicate"] + documents["near duplicate"], 5)
+        self.assertEqual(sum(train["documents_by_log2_tokens"]), documents["kept"])
+        self.assertEqual(train["files"][0]["name"], "train.txt")
+        self.assertEqual(summary["planned_tokens"], 24 * 4 * 32)
+        self.assertEqual(summary["mixture"][0]["tokens"], train["tokens"])
+        folder = pathlib.Path(summary["tokens"])
+        reasons = [json.loads(line)["reason"] for line in (folder / "removed.jsonl").read_text().splitlines()]
+        self.assertIn("exact duplicate", reasons)
+        self.assertFalse(list((self.folder / "run").glob("checkpoint-*")))
+        # A run finds what was prepared.
+        made = (folder / "manifest.json").stat().st_mtime_ns
+        self.run_train("run", "--set", "data.drop_near_duplicates=true", "--set", "train.max_steps=1")
+        self.assertEqual((folder / "manifest.json").stat().st_mtime_ns, made)
+        self.assertEqual(len(list((self.folder / "cache").iterdir())), 2)
+        arguments = [a for a in self.arguments("run", "--prepare") if a != "--json"]
+        text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+        self.assertRegex(text, r"train: [0-9]+ of 300 documents, .* bytes per token\n  left out: [0-9]+ exact duplicate")
+        self.assertIn("--resume", self.run_train("run", "--prepare", "--resume", code=2))
+
+    # Sixteen times the text takes the memory of the same filters and buffers.
+    @unittest.skipIf(SANITIZED, "memory of the sanitizer")
+    def test_memory_does_not_grow_with_the_corpus(self):
+        documents = ["\n\n".join(grammar(seed, 12)) for seed in range(100)]
+        tokenizer = self.run_train("first", "--prepare")["tokenizer"]
+        peaks = []
+        for rounds in (10, 160):
+            with (self.folder / "train.txt").open("w") as file:
+                for i in range(rounds):
+                    for j, text in enumerate(documents):
+                        file.write(f"Number {i} of {j}.\n{text}\n<|endoftext|>\n")
+            size = (self.folder / "train.txt").stat().st_size
+            process = subprocess.Popen(
+                self.arguments(f"size-{rounds}", "--prepare", "--set", f"tokenizer.path={tokenizer}",
+                               "--set", "data.drop_known_paragraphs=true", "--set", "data.boilerplate_documents=100000"),
+                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+            _, status, usage = os.wait4(process.pid, 0)
+            process.returncode = os.waitstatus_to_exitcode(status)
+            self.assertEqual(process.returncode, 0)
+            peaks.append(usage.ru_maxrss * 1024)
+        print(f"peak memory {peaks[0]} bytes, then {peaks[1]} with {size} bytes of text", file=sys.stderr)
+        self.assertGreater(size, 20e6)
+        self.assertLess(peaks[1] - peaks[0], size / 4)
+
+    def test_report_from_metrics_alone(self):
+        self.run_train("run")
+        report = self.folder / "run" / "report.html"
+        original = report.read_text()
+        for checkpoint in (self.folder / "run").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        shutil.rmtree(self.folder / "cache")
+        (self.folder / "train.txt").unlink()
+        report.unlink()
+        result = self.run_train("run", "--report")
+        self.assertEqual(result, {"report": str(report), "runs": ["tiny"]})
+        self.assertEqual(report.read_text(), original)
+        # Of a run from before there was run.json the recipe tells the rest, but for the corpus.
+        (self.folder / "run" / "run.json").unlink()
+        self.run_train("run", "--report")
+        rebuilt = report.read_text()
+        self.assertEqual(rebuilt.split("<h2>")[0], original.split("<h2>")[0])
+        self.assertNotIn("<h2>Corpus", rebuilt)
+        self.assertIn("expected a run with metrics.jsonl, found none", self.run_train("none", "--report", code=1))
+        (self.folder / "run" / "run.json").write_text('{"recipe": {}}')
+        self.assertIn("run.json: config: expected an object", self.run_train("run", "--report", code=1))
+
+    # The recipe and its evaluation, at a size at which no model learns to find anything.
+    def test_longer_contexts(self):
+        base = pathlib.Path(self.run_train("base", "--set", "model.max_position_embeddings=512", "--set",
+                                           "train.sequence_length=64", "--set", "train.batch_sequences=8")["checkpoint"])
+        shutil.copy(RECIPES / "long-context.toml", self.folder)
+        result = self.run_train("long", "--set", f"model.from={base}", "--set", "train.max_steps=2", "--set", "eval.every=0",
+                                "--set", "eval.tokens=4096", recipe="long-context.toml")
+        self.assertEqual([one["name"] for one in result["variants"]], ["x4", "x8"])
+        config = json.loads((pathlib.Path(result["checkpoint"]) / "config.json").read_text())
+        self.assertEqual(config["rope_scaling"]["factor"], 8.0)
+        (self.folder / "plain.txt").write_text("\n".join(grammar(3, 400)) + "\n")
+        command = [
+            sys.executable, str(TOOL), "--program", PROGRAM, "--base", str(base), "--run", str(self.folder / "long"),
+            "--text", str(self.folder / "plain.txt"), "--bytes", "30000", "--bins", "4", "--samples", "1",
+            "--out", str(self.folder / "report.md"),
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr.count("eval perplexity"), 1 + 3 + 3 + 2 + 3)
+        report = (self.folder / "report.md").read_text()
+        for name in ("base", "base, longer limit", "base with YaRN, untrained", "x4", "x8"):
+            self.assertEqual(report.count(f"| {name} |"), 3, report)
+        measured = json.loads((self.folder / "long" / "eval" / "perplexity-x8-4096.json").read_text())["result"]
+        self.assertEqual(sum(entry["tokens"] for entry in measured["by_position"]), measured["tokens"])
+        self.assertIn(f" {measured['perplexity']:.3f} |", report)
+        # A second call measures nothing.
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual((done.returncode, done.stderr), (0, ""))
+        self.assertEqual((self.folder / "report.md").read_text(), report)
+
     def test_recipes_are_readable(self):
         # Each ships with the program; what is missing is the data, which only the user has.
         for recipe in sorted(RECIPES.glob("*.toml")):
@@ -334,6 +449,7 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--recipes", type=pathlib.Path, required=True)
     parser.add_argument("--kills", type=int, default=KILLS)
+    parser.add_argument("--sanitized", action="store_true", help="the program has sanitizers: memory is not looked at")
     options, rest = parser.parse_known_args()
     PROGRAM, RECIPES, KILLS = os.path.abspath(options.program), options.recipes, options.kills
     unittest.main(argv=[sys.argv[0], *rest])

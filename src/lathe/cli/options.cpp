@@ -271,7 +271,13 @@ void add_train(CLI::App& app, TrainCommandOptions& o) {
   sub.add_option("RECIPE", o.recipe, "TOML file")->required();
   option(sub, "--set", o.set, "KEY=VALUE over what the recipe says, e.g. train.max_steps=500; may be repeated")
       ->allow_extra_args(false);
-  flag(sub, "--resume", o.resume, "Go on from the last checkpoint of the output folder");
+  CLI::Option* resume = flag(sub, "--resume", o.resume, "Go on from the last checkpoint of the output folder");
+  CLI::Option* prepare =
+      flag(sub, "--prepare", o.prepare, "Prepare the data, print what is in them, and train nothing");
+  flag(sub, "--report", o.report, "Write report.html anew from metrics.jsonl, and train nothing")
+      ->excludes(resume)
+      ->excludes(prepare);
+  prepare->excludes(resume);
   option(sub, "-t,--threads", o.threads, "Threads; default: the recipe's, or physical cores")->check(whole(1, 1024));
   add_json(sub, o.json);
   add_quiet(sub, o.quiet);

@@ -167,6 +167,8 @@ struct TrainCommandOptions {
   std::vector<std::string> set;  // key=value each
   int64_t threads = 0;           // 0: the recipe's
   bool resume = false;
+  bool prepare = false;  // the data only
+  bool report = false;   // the report only
   bool json = false;
   bool quiet = false;
 };

@@ -2,6 +2,8 @@
 #include "lathe/base/log.h"
 #include "lathe/cli/common.h"
 #include "lathe/cli/progress.h"
+#include "lathe/train/prepare.h"
+#include "lathe/train/report_runs.h"
 #include "lathe/train/trainer.h"
 
 namespace lathe::cli {
@@ -73,6 +75,24 @@ Status print_outcomes(const std::vector<train::VariantOutcome>& all, bool varian
   return write_json(out);
 }
 
+bool stop_asked() {
+  return SignalScope::caught() != 0;
+}
+
+Status prepare_only(const train::Recipe& recipe, bool json) {
+  LATHE_TRY(const train::DataSummary summary, train::prepare_data(recipe, stop_asked));
+  return json ? write_json(summary.json()) : write_stdout(summary.text());
+}
+
+Status report_only(const train::Recipe& recipe, const Json& document, bool json) {
+  LATHE_TRY(const train::RebuiltReport report, train::rebuild_report(recipe, document));
+  if (!json) return write_stdout(str(report.path, "\n"));
+  Json out = Json::object();
+  out.set("report", report.path.string());
+  out.set("runs", Json::list(report.names));
+  return write_json(out);
+}
+
 // Whether the run came to its end; else it was asked to stop and has saved where it is.
 Result<bool> train_recipe(const TrainCommandOptions& o) {
   if (o.quiet) set_log_level(LogLevel::kWarning);
@@ -82,8 +102,12 @@ Result<bool> train_recipe(const TrainCommandOptions& o) {
     recipe.threads = o.threads;
     document.set("threads", o.threads);
   }
+  if (o.prepare || o.report) {
+    LATHE_TRY(o.prepare ? prepare_only(recipe, o.json) : report_only(recipe, document, o.json));
+    return true;
+  }
   StatusLine line(o.quiet);
-  const train::RunHooks hooks{.stop = [] { return SignalScope::caught() != 0; },
+  const train::RunHooks hooks{.stop = stop_asked,
                               .step = [&line](const train::StepReport& report) { show_step(line, report); },
                               .resume = o.resume};
   std::vector<train::VariantOutcome> outcomes;

@@ -1,7 +1,8 @@
 #include "lathe/train/corpus.h"
 
 #include <algorithm>
-#include <bit>
+#include <array>
+#include <memory>
 #include <utility>
 
 #include "lathe/base/file.h"
@@ -11,6 +12,8 @@
 #include "lathe/tokenizer/bpe_trainer.h"
 #include "lathe/train/byte_source.h"
 #include "lathe/train/corpus_filter.h"
+#include "lathe/train/corpus_statistics.h"
+#include "lathe/train/corpus_text.h"
 #include "lathe/train/document_reader.h"
 
 namespace lathe::train {
@@ -21,6 +24,8 @@ namespace fs = std::filesystem;
 constexpr int64_t kShardTokens = int64_t{1} << 26;
 constexpr int64_t kFormatVersion = 1;
 constexpr size_t kKeyDigits = 16;
+constexpr int kSamples = 20;  // of documents that were left out, for each reason
+constexpr size_t kSampleBytes = 400;
 
 Error cancelled() {
   return {Errc::kCancelled, "interrupted while preparing the data"};
@@ -37,12 +42,7 @@ Result<std::string> digest_of_file(const fs::path& path) {
   // The bytes as they lie there, packed ones too.
   LATHE_TRY(const std::shared_ptr<const MappedFile> map, MappedFile::open(path));
   Hasher hasher(Hasher::Kind::kSha256);
-  constexpr size_t kStep = size_t{1} << 24;
-  for (size_t begin = 0; begin < map->bytes().size(); begin += kStep) {
-    const std::span<const std::byte> piece = map->bytes().subspan(begin, std::min(kStep, map->bytes().size() - begin));
-    hasher.update({reinterpret_cast<const char*>(piece.data()), piece.size()});
-    release_mapped(piece);
-  }
+  hash_mapped(map->bytes(), hasher);
   return hasher.hex_digest();
 }
 
@@ -121,7 +121,8 @@ class SetWriter {
   SetWriter(fs::path folder, std::string name, const Tokenizer& tokenizer, int64_t vocab_size)
       : folder_(std::move(folder)), name_(std::move(name)), tokenizer_(tokenizer), vocab_size_(vocab_size) {}
 
-  Status add(std::string_view text, CorpusCounts& counts) {
+  // The tokens that the document became.
+  Result<int64_t> add(std::string_view text) {
     ids_.clear();
     if (tokenizer_.bos_id()) ids_.push_back(*tokenizer_.bos_id());
     const std::vector<int32_t> body = tokenizer_.encode(text, AddedTokens::kText);
@@ -132,10 +133,8 @@ class SetWriter {
       writer_ = std::make_unique<ShardWriter>(std::move(writer));
     }
     LATHE_TRY(writer_->add(ids_));
-    counts.tokens += static_cast<int64_t>(ids_.size());
-    counts.bytes_kept += static_cast<int64_t>(text.size());
-    ++counts.lengths[std::min<size_t>(counts.lengths.size() - 1, std::bit_width(ids_.size()) - 1)];
-    return writer_->tokens() >= kShardTokens ? finish() : Status();
+    if (writer_->tokens() >= kShardTokens) LATHE_TRY(finish());
+    return static_cast<int64_t>(ids_.size());
   }
 
   Status finish() {
@@ -180,12 +179,58 @@ std::vector<SetPlan> plan_sets(const DataRecipe& data) {
   return out;
 }
 
+// The first documents that were left out for each reason, so that somebody can look at them.
+class RemovedSamples {
+ public:
+  void add(std::string_view set, Verdict verdict, std::string_view text) {
+    int& count = counts_[static_cast<size_t>(verdict)];
+    if (verdict == Verdict::kKept || verdict == Verdict::kEmpty || count == kSamples) return;
+    ++count;
+    Json line = Json::object();
+    line.set("reason", name_of(verdict));
+    line.set("set", set);
+    line.set("text", text);
+    lines_ += line.dump() + "\n";
+  }
+
+  const std::string& lines() const { return lines_; }
+
+ private:
+  std::array<int, kVerdicts> counts_{};
+  std::string lines_;
+};
+
+// The beginning of a text, cut at a character.
+std::string head_of(std::string_view text) {
+  size_t end = std::min(text.size(), kSampleBytes);
+  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return std::string(text.substr(0, end));
+}
+
+// A pass of its own over the training text.
+Result<std::unique_ptr<FrequentLines>> count_lines(const DataRecipe& data, const StopRequest& stop) {
+  if (data.boilerplate_documents == 0) return std::unique_ptr<FrequentLines>();
+  auto out = std::make_unique<FrequentLines>(data.boilerplate_documents);
+  for (const std::string& file : data.train) {
+    log_info("counting lines of ", file);
+    LATHE_TRY(each_document(data, file, stop, [&](std::string& text) -> Result<bool> {
+      if (data.clean) text = cleaned(text);
+      out->observe(text);
+      return true;
+    }));
+  }
+  out->finish();
+  return out;
+}
+
 Status write_sets(const Recipe& recipe,
                   const Tokenizer& tokenizer,
                   const std::vector<SetPlan>& plans,
                   const fs::path& folder,
                   const StopRequest& stop) {
-  CorpusFilter filter(recipe.data);
+  LATHE_TRY(std::unique_ptr<FrequentLines> boilerplate, count_lines(recipe.data, stop));
+  CorpusFilter filter(recipe.data, std::move(boilerplate));
+  RemovedSamples removed;
   Json sets = Json::object();
   Json statistics = Json::object();
   for (const SetPlan& plan : plans) {
@@ -193,11 +238,18 @@ Status write_sets(const Recipe& recipe,
     CorpusCounts counts;
     for (const std::string& file : plan.files) {
       log_info("tokenising ", file);
+      counts.begin_file(fs::path(file).filename().string());
       const Status read = each_document(recipe.data, file, stop, [&](std::string& text) -> Result<bool> {
-        counts.bytes_read += static_cast<int64_t>(text.size());
-        const Verdict verdict = filter.check(text);
-        ++counts.documents[static_cast<size_t>(verdict)];
-        if (verdict == Verdict::kKept) LATHE_TRY(writer.add(text, counts));
+        counts.add_read(text);
+        const std::string head = head_of(text);
+        Edits edits;
+        const Verdict verdict = filter.check(text, &edits);
+        int64_t tokens = 0;
+        if (verdict == Verdict::kKept) {
+          LATHE_TRY(tokens, writer.add(text));
+        }
+        counts.add_verdict(verdict, edits, text, tokens);
+        removed.add(plan.name, verdict, head);
         return true;
       });
       LATHE_TRY(read);
@@ -208,6 +260,7 @@ Status write_sets(const Recipe& recipe,
     sets.set(plan.name, std::move(names));
     statistics.set(plan.name, counts.json());
   }
+  LATHE_TRY(write_file_atomically(folder / "removed.jsonl", removed.lines()));
   Json manifest = Json::object();
   manifest.set("sets", std::move(sets));
   manifest.set("statistics", std::move(statistics));
@@ -244,6 +297,25 @@ Result<PreparedCorpus> open_sets(const std::vector<SetPlan>& plans, const fs::pa
   const Json* statistics = manifest.find("statistics");
   if (statistics != nullptr) out.statistics = *statistics;
   return out;
+}
+
+// Everything that decides what the token files hold. Keys that recipes once did not have count when they say something
+// else than they do by default, so that the names of older folders stay.
+void add_data_settings(const DataRecipe& data, Json& settings) {
+  constexpr std::string_view kPaths[] = {"cache", "train", "valid"};
+  constexpr std::string_view kLater[] = {"max_digit_ratio",
+                                         "min_word_length",
+                                         "max_word_length",
+                                         "max_repeated_phrases",
+                                         "drop_known_paragraphs",
+                                         "boilerplate_documents"};
+  const Json defaults = data_json({});
+  const Json effective = data_json(data);
+  for (const auto& [key, value] : effective.as_object()) {
+    if (std::ranges::find(kPaths, key) != std::end(kPaths)) continue;
+    if (std::ranges::find(kLater, key) != std::end(kLater) && *defaults.find(key) == value) continue;
+    settings.set(key, value);
+  }
 }
 
 // Every file of the recipe can be opened: an error now is cheaper than after hours.
@@ -291,10 +363,7 @@ Result<PreparedCorpus> prepare_corpus(const Recipe& recipe,
   std::vector<std::string> files = recipe.data.train;
   files.insert(files.end(), recipe.data.valid.begin(), recipe.data.valid.end());
   LATHE_TRY(Json settings, document_settings(recipe.data, files));
-  const Json effective = recipe_json(recipe);
-  for (const auto& [key, value] : effective.find("data")->as_object()) {
-    if (key != "cache" && key != "train" && key != "valid") settings.set(key, value);
-  }
+  add_data_settings(recipe.data, settings);
   settings.set("train_files", static_cast<int64_t>(recipe.data.train.size()));
   LATHE_TRY(std::string digest, digest_of_file(tokenizer.folder / "tokenizer.json"));
   settings.set("tokenizer", std::move(digest));
@@ -306,7 +375,7 @@ Result<PreparedCorpus> prepare_corpus(const Recipe& recipe,
     LATHE_TRY(write_sets(recipe, tokenizer.tokenizer, plans, folder, stop));
   }
   LATHE_TRY(PreparedCorpus corpus, open_sets(plans, folder, tokenizer.tokenizer.vocabulary_size()));
-  corpus.name = folder.filename().string();
+  corpus.folder = folder;
   if (!recipe.data.valid.empty() && corpus.valid.documents() == 0) {
     return Error{Errc::kInvalidData, "data.valid: expected documents, found none that the filters keep"};
   }

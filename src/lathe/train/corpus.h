@@ -30,10 +30,12 @@ Result<PreparedTokenizer> prepare_tokenizer(const Recipe& recipe,
                                             const StopRequest& stop);
 
 struct PreparedCorpus {
-  std::string name;             // of its folder: depends on the content of everything that went in
-  std::vector<TokenSet> train;  // one per file when data.weights is given, else one in all
-  TokenSet valid;               // no documents without data.valid
-  Json statistics;              // what the filters left out, bytes per token, document lengths
+  std::filesystem::path folder;  // whose name depends on the content of everything that went in
+  std::vector<TokenSet> train;   // one per file when data.weights is given, else one in all
+  TokenSet valid;                // no documents without data.valid
+  Json statistics;               // by set: what the filters left out, bytes per token, document lengths, ...
+
+  std::string name() const { return folder.filename().string(); }
 };
 
 // Documents become BOS (where the tokenizer has one), text, EOS. Validation documents go through the same filters, and

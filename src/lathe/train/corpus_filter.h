@@ -2,13 +2,12 @@
 // one after the other; what is remembered of them is bounded, so memory does not grow with the corpus.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 
-#include "lathe/base/json.h"
+#include "lathe/train/corpus_duplicates.h"
 #include "lathe/train/recipe.h"
 
 namespace lathe::train {
@@ -23,55 +22,42 @@ enum class Verdict {
   kFewStopWords,  // too few of the words that every English text is full of
   kExactDuplicate,
   kNearDuplicate,
+  kDigits,           // too many
+  kWordLength,       // words too short or too long on average
+  kPhrases,          // too many sequences of words that are copies of earlier ones
+  kFrequentLines,    // nothing left without the lines of many documents
+  kKnownParagraphs,  // nothing left without paragraphs of earlier documents
 };
-inline constexpr size_t kVerdicts = 9;
+inline constexpr size_t kVerdicts = 14;
 
 // "kept", "near duplicate", ...
 std::string_view name_of(Verdict verdict);
 
-// Line ends to \n, other control characters but tabs away, no white space at line ends, at most one blank line in a
-// row, none at the ends.
-std::string cleaned(std::string_view text);
-
-// Shares that the limits of a recipe are about; 0 for an empty text.
-double symbol_share(std::string_view text);
-double repeated_line_share(std::string_view text);
-double stop_word_share(std::string_view text);
-
-// MinHash over the sets of five-word shingles: the share of equal entries of two signatures estimates the similarity
-// (intersection over union) of the sets; 0.06 is its deviation at most.
-inline constexpr size_t kSignatureSize = 64;
-using Signature = std::array<uint32_t, kSignatureSize>;
-Signature min_hash(std::string_view text);
-double similarity(const Signature& a, const Signature& b);
+// What was taken out of documents.
+struct Edits {
+  int64_t lines = 0;       // of many documents
+  int64_t paragraphs = 0;  // of earlier documents
+};
 
 // Remembers the last 2^22 exact texts and 2^17 signatures; what is older is forgotten, and two texts whose 64-bit
 // hashes are equal count as copies (one in 10^6 corpora of a million documents has such a pair).
 class CorpusFilter {
  public:
-  explicit CorpusFilter(const DataRecipe& recipe);
+  // `boilerplate`: finished, or null.
+  explicit CorpusFilter(const DataRecipe& recipe, std::unique_ptr<FrequentLines> boilerplate = nullptr);
   CorpusFilter(CorpusFilter&&) noexcept;
   CorpusFilter& operator=(CorpusFilter&&) noexcept;
   ~CorpusFilter();
 
-  // Cleans the text in place and judges it; a kept text is remembered for what follows.
-  Verdict check(std::string& text);
+  // Cleans the text in place, takes out what the recipe wants out, and judges it; a kept text is remembered for what
+  // follows. `edits`, when given, receives what was taken out.
+  Verdict check(std::string& text, Edits* edits = nullptr);
 
  private:
+  Verdict check_quality(std::string_view text) const;
+
   struct State;
   std::unique_ptr<State> state_;
-};
-
-// Counts of a pass over documents.
-struct CorpusCounts {
-  std::array<int64_t, kVerdicts> documents{};
-  int64_t bytes_read = 0;
-  int64_t bytes_kept = 0;
-  int64_t tokens = 0;
-  std::array<int64_t, 32> lengths{};  // kept documents by the binary logarithm of their tokens
-
-  // As the token folder's manifest and the report have it.
-  Json json() const;
 };
 
 }  // namespace lathe::train

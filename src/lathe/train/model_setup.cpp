@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <filesystem>
 #include <span>
+#include <string_view>
+#include <utility>
 
 #include "lathe/base/str.h"
 
@@ -10,6 +12,10 @@ namespace lathe::train {
 namespace {
 
 constexpr uint64_t kMaxConfigBytes = uint64_t{1} << 24;
+
+// From the most memory to the least.
+constexpr std::pair<std::string_view, Recompute> kRecomputeNames[] = {
+    {"nothing", Recompute::kNothing}, {"latents", Recompute::kLatents}, {"layers", Recompute::kLayers}};
 
 std::string_view architecture_of(std::string_view model_type) {
   if (model_type == "deepseek_v3") return "DeepseekV3ForCausalLM";
@@ -149,25 +155,37 @@ int64_t micro_batch_rows(const TrainRecipe& recipe) {
                                           : recipe.batch_sequences;
 }
 
-TrainOptions train_options(const Recipe& recipe) {
-  Recompute recompute = Recompute::kLatents;
-  if (recipe.train.recompute == "nothing") recompute = Recompute::kNothing;
-  if (recipe.train.recompute == "layers") recompute = Recompute::kLayers;
+std::string_view name_of(Recompute level) {
+  for (const auto& [name, value] : kRecomputeNames) {
+    if (value == level) return name;
+  }
+  return "unknown";
+}
+
+Result<TrainOptions> train_options(const Recipe& recipe, const ModelConfig& config, int threads, uint64_t room) {
   const BalanceRecipe& balance = recipe.balance;
-  return {.max_tokens = micro_batch_rows(recipe.train) * recipe.train.sequence_length,
-          .expert_balance_alpha = balance.expert,
-          .device_balance_alpha = balance.device,
-          .communication_balance_alpha = balance.communication,
-          .sequence_balance_alpha = balance.sequence,
-          .device_groups = balance.devices,
-          .device_limit = balance.device_limit,
-          .drop_tokens = balance.drop_tokens,
-          .capacity_factor = balance.capacity,
-          .protected_fraction = balance.keep_share,
-          .bias_update_speed = balance.bias_speed,
-          .mtp_lambda = recipe.train.mtp_weight,
-          .init_std = recipe.model.initializer_std,
-          .recompute = recompute};
+  TrainOptions out{.max_tokens = micro_batch_rows(recipe.train) * recipe.train.sequence_length,
+                   .expert_balance_alpha = balance.expert,
+                   .device_balance_alpha = balance.device,
+                   .communication_balance_alpha = balance.communication,
+                   .sequence_balance_alpha = balance.sequence,
+                   .device_groups = balance.devices,
+                   .device_limit = balance.device_limit,
+                   .drop_tokens = balance.drop_tokens,
+                   .capacity_factor = balance.capacity,
+                   .protected_fraction = balance.keep_share,
+                   .bias_update_speed = balance.bias_speed,
+                   .mtp_lambda = recipe.train.mtp_weight,
+                   .init_std = recipe.model.initializer_std,
+                   .recompute = Recompute::kNothing};
+  for (const auto& [name, level] : kRecomputeNames) {
+    out.recompute = level;
+    if (recipe.train.recompute == name) break;
+    if (recipe.train.recompute != "auto") continue;
+    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, out, threads));
+    if (room == 0 || static_cast<uint64_t>(plan.total() + 2 * plan.values) <= room / 2) break;
+  }
+  return out;
 }
 
 }  // namespace lathe::train

@@ -1,6 +1,9 @@
 // From a recipe to the configuration of the model that is trained, and to the options of its training.
 #pragma once
 
+#include <cstdint>
+#include <string_view>
+
 #include "lathe/base/json.h"
 #include "lathe/base/result.h"
 #include "lathe/model/config.h"
@@ -22,7 +25,11 @@ Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer
 // Rows of one pass forward and backward.
 int64_t micro_batch_rows(const TrainRecipe& recipe);
 
-// [balance] and [train] as the core wants them.
-TrainOptions train_options(const Recipe& recipe);
+// As recipes spell it: "nothing", "latents", "layers".
+std::string_view name_of(Recompute level);
+
+// [balance] and [train] as the core wants them. Recomputation "auto" becomes the least whose plan, with the optimizer,
+// takes at most half of `room` bytes (0: unknown, as if there were enough), else the most.
+Result<TrainOptions> train_options(const Recipe& recipe, const ModelConfig& config, int threads, uint64_t room);
 
 }  // namespace lathe::train

@@ -56,7 +56,7 @@ constexpr NamedValue<GuardAction> kActions[] = {{"off", GuardAction::kOff},
                                                 {"stop", GuardAction::kStop},
                                                 {"skip", GuardAction::kSkip},
                                                 {"rollback", GuardAction::kRollback}};
-constexpr std::string_view kRecompute[] = {"nothing", "latents", "layers"};
+constexpr std::string_view kRecompute[] = {"auto", "nothing", "latents", "layers"};
 constexpr std::string_view kPatterns[] = {"gpt2", "deepseek"};
 constexpr std::string_view kCheckpointTypes[] = {"f32", "bf16"};
 
@@ -105,11 +105,20 @@ Status read_data(const Json* json, DataRecipe& out) {
   section.whole("max_chars", {0, kMany}, out.max_chars);
   section.real("max_symbol_ratio", {0.0, 1.0}, out.max_symbol_ratio);
   section.real("max_repetition", {0.0, 1.0}, out.max_repetition);
+  section.real("max_digit_ratio", {0.0, 1.0}, out.max_digit_ratio);
+  section.real("min_word_length", {0.0, 1e6}, out.min_word_length);
+  section.real("max_word_length", {0.0, 1e6}, out.max_word_length);
+  section.real("max_repeated_phrases", {0.0, 1.0}, out.max_repeated_phrases);
   section.real("min_stop_words", {0.0, 1.0}, out.min_stop_words);
   section.boolean("drop_exact_duplicates", out.drop_exact_duplicates);
   section.boolean("drop_near_duplicates", out.drop_near_duplicates);
   section.real("duplicate_similarity", {0.3, 1.0}, out.duplicate_similarity);
+  section.boolean("drop_known_paragraphs", out.drop_known_paragraphs);
+  section.whole("boilerplate_documents", {0, kMany}, out.boilerplate_documents);
   section.whole("max_documents", {0, kMany}, out.max_documents);
+  if (out.boilerplate_documents == 1) {
+    section.fail("boilerplate_documents", "expected 0 or at least 2, found 1, which would take out every line");
+  }
   if (!out.weights.empty() && out.weights.size() != out.train.size()) {
     section.fail("weights",
                  str("expected one number for each of the ",
@@ -247,27 +256,6 @@ Json model_json(const ModelRecipe& model) {
   return out;
 }
 
-Json data_json(const DataRecipe& data) {
-  Json out = Json::object();
-  out.set("train", Json::list(data.train));
-  out.set("valid", Json::list(data.valid));
-  out.set("weights", Json::list(data.weights));
-  out.set("cache", data.cache);
-  out.set("field", data.field);
-  out.set("separator", data.separator);
-  out.set("clean", data.clean);
-  out.set("min_chars", data.min_chars);
-  out.set("max_chars", data.max_chars);
-  out.set("max_symbol_ratio", data.max_symbol_ratio);
-  out.set("max_repetition", data.max_repetition);
-  out.set("min_stop_words", data.min_stop_words);
-  out.set("drop_exact_duplicates", data.drop_exact_duplicates);
-  out.set("drop_near_duplicates", data.drop_near_duplicates);
-  out.set("duplicate_similarity", data.duplicate_similarity);
-  out.set("max_documents", data.max_documents);
-  return out;
-}
-
 Json train_json(const TrainRecipe& train) {
   Json out = Json::object();
   out.set("max_steps", train.max_steps);
@@ -322,6 +310,33 @@ Json balance_json(const BalanceRecipe& balance) {
 }
 
 }  // namespace
+
+Json data_json(const DataRecipe& data) {
+  Json out = Json::object();
+  out.set("train", Json::list(data.train));
+  out.set("valid", Json::list(data.valid));
+  out.set("weights", Json::list(data.weights));
+  out.set("cache", data.cache);
+  out.set("field", data.field);
+  out.set("separator", data.separator);
+  out.set("clean", data.clean);
+  out.set("min_chars", data.min_chars);
+  out.set("max_chars", data.max_chars);
+  out.set("max_symbol_ratio", data.max_symbol_ratio);
+  out.set("max_repetition", data.max_repetition);
+  out.set("max_digit_ratio", data.max_digit_ratio);
+  out.set("min_word_length", data.min_word_length);
+  out.set("max_word_length", data.max_word_length);
+  out.set("max_repeated_phrases", data.max_repeated_phrases);
+  out.set("min_stop_words", data.min_stop_words);
+  out.set("drop_exact_duplicates", data.drop_exact_duplicates);
+  out.set("drop_near_duplicates", data.drop_near_duplicates);
+  out.set("duplicate_similarity", data.duplicate_similarity);
+  out.set("drop_known_paragraphs", data.drop_known_paragraphs);
+  out.set("boilerplate_documents", data.boilerplate_documents);
+  out.set("max_documents", data.max_documents);
+  return out;
+}
 
 std::span<const std::string_view> model_keys() {
   return kModelKeys;

@@ -43,11 +43,17 @@ struct DataRecipe {
   int64_t max_chars = 0;          // longer ones too; 0: no limit
   double max_symbol_ratio = 1.0;  // share of characters that are neither letters, digits, white space nor usual signs
   double max_repetition = 1.0;    // share of lines that are copies of earlier lines
-  double min_stop_words = 0.0;    // share of words that are frequent English function words
+  double max_digit_ratio = 1.0;   // share of characters that are digits
+  double min_word_length = 0.0;   // characters, mean over a document
+  double max_word_length = 0.0;   // likewise; 0: no limit
+  double max_repeated_phrases = 1.0;  // share of five-word sequences that stood in the document before
+  double min_stop_words = 0.0;        // share of words that are frequent English function words
   bool drop_exact_duplicates = true;
-  bool drop_near_duplicates = false;  // those that MinHash finds similar to an earlier document
-  double duplicate_similarity = 0.8;  // of shingle sets
-  int64_t max_documents = 0;          // per file; 0: all
+  bool drop_near_duplicates = false;   // those that MinHash finds similar to an earlier document
+  double duplicate_similarity = 0.8;   // of shingle sets
+  bool drop_known_paragraphs = false;  // take out paragraphs that stood in an earlier document
+  int64_t boilerplate_documents = 0;   // take out lines that stand in so many documents of train; 0: none
+  int64_t max_documents = 0;           // per file; 0: all
 };
 
 // [train]
@@ -60,8 +66,8 @@ struct TrainRecipe {
   int64_t micro_batch_sequences = 0;  // rows of one pass forward and backward; 0: all
   bool cross_documents = false;       // true: attention sees the documents before it in its row
   int64_t log_every = 10;
-  double mtp_weight = 0.0;            // of the loss on the token after the next [V3 2.2]; needs a layer for it
-  std::string recompute = "latents";  // instead of keeping it: "nothing", "latents", "layers"
+  double mtp_weight = 0.0;         // of the loss on the token after the next [V3 2.2]; needs a layer for it
+  std::string recompute = "auto";  // instead of keeping it: "nothing", "latents", "layers"; "auto": by memory
 };
 
 // [optimizer]
@@ -169,6 +175,9 @@ Result<Recipe> load_recipe(const std::filesystem::path& path,
 
 // Every value in effect, defaults included, as sections like those of the file.
 Json recipe_json(const Recipe& recipe);
+
+// Likewise of [data].
+Json data_json(const DataRecipe& data);
 
 // The keys of [model] that are read, for messages and the documentation's check.
 std::span<const std::string_view> model_keys();

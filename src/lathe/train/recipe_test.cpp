@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "lathe/base/file.h"
+#include "lathe/train/model_setup.h"
 #include "lathe/train/schedule.h"
 #include "lathe/train/spike_guard.h"
 #include "lathe/train/toml.h"
@@ -69,6 +70,8 @@ TEST(Recipe, NamesWhatIsWrong) {
   EXPECT_EQ(error_of("[data]\ntrain = [1]"), "data.train: expected a list of texts, found 1");
   EXPECT_EQ(error_of("[data]\ntrain = \"a\"\nweights = [1.0, 2.0]"),
             "data.weights: expected one number for each of the 1 files in data.train, found 2");
+  EXPECT_EQ(error_of("[data]\nboilerplate_documents = 1"),
+            "data.boilerplate_documents: expected 0 or at least 2, found 1, which would take out every line");
   EXPECT_EQ(error_of("[train]\nbatch_sequences_start = 4"),
             "train.batch_ramp_tokens: expected it together with batch_sequences_start, found one of them alone");
   EXPECT_EQ(error_of("[[variant]]\nname = \"a/b\""),
@@ -142,6 +145,38 @@ TEST(Schedule, WarmsUpDecaysAndGrowsTheBatch) {
   EXPECT_EQ(ramp.rows(0), 1);
   EXPECT_EQ(last, 4);
   EXPECT_EQ(tokens, ramp.total_tokens());
+}
+
+TEST(TrainOptions, RecomputesWhatMemoryAsksFor) {
+  Result<Recipe> recipe = parsed(R"(
+[model]
+hidden_size = 64
+num_hidden_layers = 2
+num_attention_heads = 4
+kv_lora_rank = 16
+qk_nope_head_dim = 16
+qk_rope_head_dim = 8
+v_head_dim = 16
+intermediate_size = 128
+[data]
+train = "a.txt"
+)");
+  ASSERT_TRUE(recipe) << recipe.error().message;
+  const Result<ModelSetup> setup = set_up_model(*recipe, nullptr);
+  ASSERT_TRUE(setup) << setup.error().message;
+  const auto level = [&](uint64_t room) { return train_options(*recipe, setup->config, 2, room)->recompute; };
+  const auto needed = [&](Recompute recompute) {
+    TrainOptions options = *train_options(*recipe, setup->config, 2, 0);
+    options.recompute = recompute;
+    const TrainMemory plan = *plan_train_memory(setup->config, options, 2);
+    return static_cast<uint64_t>(plan.total() + 2 * plan.values);
+  };
+  EXPECT_EQ(level(0), Recompute::kNothing);
+  EXPECT_EQ(level(2 * needed(Recompute::kNothing)), Recompute::kNothing);
+  EXPECT_EQ(level(2 * needed(Recompute::kNothing) - 1), Recompute::kLatents);
+  EXPECT_EQ(level(1), Recompute::kLayers);
+  recipe->train.recompute = "latents";
+  EXPECT_EQ(level(1), Recompute::kLatents);
 }
 
 TEST(SpikeGuard, CatchesWhatIsNotFiniteAndWhatIsFarAbove) {

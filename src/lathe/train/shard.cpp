@@ -1,5 +1,6 @@
 #include "lathe/train/shard.h"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@ constexpr size_t kHeaderBytes = 16;
 constexpr size_t kDigestBytes = 64;
 constexpr size_t kFooterBytes = 8 + kDigestBytes + 8;
 constexpr size_t kBufferBytes = size_t{1} << 20;
+constexpr size_t kPieceBytes = size_t{1} << 20;  // of a map, looked at and released
 
 template <class T>
 void append_raw(std::string& out, T value) {
@@ -32,6 +34,14 @@ T load_raw(const std::byte* from) {
 }
 
 }  // namespace
+
+void hash_mapped(std::span<const std::byte> bytes, Hasher& hasher) {
+  for (size_t begin = 0; begin < bytes.size(); begin += kPieceBytes) {
+    const std::span<const std::byte> piece = bytes.subspan(begin, std::min(kPieceBytes, bytes.size() - begin));
+    hasher.update({reinterpret_cast<const char*>(piece.data()), piece.size()});
+    release_mapped(piece);
+  }
+}
 
 ShardWriter::ShardWriter(AtomicFile file, int64_t vocab_size)
     : file_(std::move(file)),
@@ -93,7 +103,7 @@ Result<ShardFile> ShardFile::open(const std::filesystem::path& path, int64_t voc
   }
   const size_t digest = bytes.size() - 8 - kDigestBytes;
   Hasher hasher(Hasher::Kind::kSha256);
-  hasher.update(text(0, digest));
+  hash_mapped(bytes.first(digest), hasher);
   if (hasher.hex_digest() != text(digest, kDigestBytes)) return damaged("a wrong checksum");
   ShardFile out;
   out.width_ = load_raw<uint32_t>(bytes.data() + 8);
@@ -113,11 +123,16 @@ Result<ShardFile> ShardFile::open(const std::filesystem::path& path, int64_t voc
     before = out.end_of(i);
   }
   std::vector<int32_t> ids;
+  size_t released = kHeaderBytes;
   for (int64_t i = 0; i < out.documents_; ++i) {
     out.read(i, ids);
     for (const int32_t id : ids) {
       if (id < 0 || id >= vocab_size) return damaged(str("the id ", id));
     }
+    const size_t looked_at = kHeaderBytes + out.end_of(i) * out.width_;
+    if (looked_at - released < kPieceBytes) continue;
+    release_mapped(bytes.subspan(released, looked_at - released));
+    released = looked_at;
   }
   return out;
 }

@@ -14,6 +14,10 @@
 
 namespace lathe::train {
 
+// Adds the bytes of a mapped file to a hash in small pieces whose pages do not stay in memory.
+void hash_mapped(std::span<const std::byte> bytes, Hasher& hasher);
+
+// Writes one file, a document at a time.
 class ShardWriter {
  public:
   // Ids are below vocab_size, at most 2^31; up to 2^16 they take two bytes each.

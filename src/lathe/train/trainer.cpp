@@ -4,14 +4,12 @@
 #include <cmath>
 #include <memory>
 #include <optional>
-#include <system_error>
 #include <utility>
 #include <vector>
 
 #include "lathe/base/clock.h"
 #include "lathe/base/cpu.h"
 #include "lathe/base/file.h"
-#include "lathe/base/file_lock.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/thread_pool.h"
@@ -20,6 +18,8 @@
 #include "lathe/train/adamw.h"
 #include "lathe/train/model_setup.h"
 #include "lathe/train/report.h"
+#include "lathe/train/report_runs.h"
+#include "lathe/train/run_folder.h"
 #include "lathe/train/run_log.h"
 #include "lathe/train/schedule.h"
 #include "lathe/train/spike_guard.h"
@@ -32,30 +32,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
-
-// Only one process works on an output folder.
-Result<FileLock> lock_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (error) return Error{Errc::kIo, str("output: ", folder, ": cannot make the folder: ", error.message())};
-  Result<std::optional<FileLock>> lock = FileLock::try_take(folder / ".lock");
-  if (!lock) return lock.error().at("output");
-  if (!*lock)
-    return Error{Errc::kIo, str("output: ", folder, ": expected a folder no other run uses, found one at work")};
-  return **std::move(lock);
-}
-
-// What writers that were killed left in a run's own folder.
-void remove_leftovers(const fs::path& output) {
-  std::error_code ignored;
-  std::vector<fs::path> found;
-  for (auto entry = fs::recursive_directory_iterator(output, ignored); entry != fs::recursive_directory_iterator();
-       entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
-    if (name.starts_with(".lathe-") && name.ends_with(".tmp")) found.push_back(entry->path());
-  }
-  for (const fs::path& path : found) fs::remove(path, ignored);
-}
 
 // Keys that change nothing that is computed, so that a run may go on with others.
 bool is_free_key(std::string_view section, std::string_view key) {
@@ -154,14 +130,14 @@ class Run {
       : recipe_(recipe), hooks_(hooks), output_(recipe.output), schedule_(recipe), guard_(recipe.guard) {}
 
   Result<RunOutcome> go() {
-    LATHE_TRY(const FileLock lock, lock_folder(output_));
-    remove_leftovers(output_);
+    LATHE_TRY(const FileLock lock, lock_run_folder(output_));
     LATHE_TRY(const std::optional<fs::path> checkpoint, find_checkpoint());
     LATHE_TRY(prepare());
     if (checkpoint) LATHE_TRY(restore(*checkpoint));
     LATHE_TRY(check_disk());
     LATHE_TRY(RunLog log, RunLog::open(output_ / "metrics.jsonl", state_.step));
     log_ = std::make_unique<RunLog>(std::move(log));
+    LATHE_TRY(write_run_record(output_, record(), setup_.json));
     log_settings();
     remove_old_checkpoints(output_, recipe_.checkpoint.keep);
     LATHE_TRY(loop());
@@ -170,16 +146,22 @@ class Run {
 
   // What the report is made of; after go().
   Result<ReportRun> report() const {
-    LATHE_TRY(std::vector<Json> lines, read_run_log(output_ / "metrics.jsonl"));
-    return ReportRun{.name = recipe_.title.empty() ? output_.filename().string() : recipe_.title,
-                     .recipe = recipe_json(recipe_),
-                     .config = setup_.config,
-                     .parameters = model_->parameters().count(),
-                     .statistics = corpus_.statistics,
-                     .lines = std::move(lines)};
+    ReportRun run = record();
+    LATHE_TRY(run.lines, read_run_log(output_ / "metrics.jsonl"));
+    return run;
   }
 
  private:
+  // Its lines are those of metrics.jsonl.
+  ReportRun record() const {
+    return {.name = run_name(recipe_),
+            .recipe = recipe_json(recipe_),
+            .config = setup_.config,
+            .parameters = model_->parameters().count(),
+            .statistics = corpus_.statistics,
+            .lines = {}};
+  }
+
   bool stop_asked() const { return hooks_.stop && hooks_.stop(); }
 
   Result<std::optional<fs::path>> find_checkpoint() const {
@@ -200,13 +182,13 @@ class Run {
     const int threads = recipe_.threads > 0 ? static_cast<int>(recipe_.threads) : default_thread_count();
     LATHE_TRY(const ModelSetup first, set_up_model(recipe_, nullptr));
     LATHE_TRY(check_memory(first.config, threads));
-    const fs::path cache = recipe_.data.cache.empty() ? output_ / "data" : fs::path(recipe_.data.cache);
+    const fs::path cache = data_folder(recipe_);
     LATHE_TRY(PreparedTokenizer tokenizer, prepare_tokenizer(recipe_, cache, hooks_.stop));
     tokenizer_folder_ = tokenizer.folder;
     LATHE_TRY(corpus_, prepare_corpus(recipe_, tokenizer, cache, hooks_.stop));
     LATHE_TRY(setup_, set_up_model(recipe_, &tokenizer.tokenizer));
     LATHE_TRY(pool_, ThreadPool::create(threads));
-    LATHE_TRY(model_, TrainModel::create(setup_.config, train_options(recipe_), *pool_, kernels()));
+    LATHE_TRY(model_, TrainModel::create(setup_.config, options_, *pool_, kernels()));
     const OptimizerRecipe& o = recipe_.optimizer;
     LATHE_TRY(AdamW optimizer,
               AdamW::create({.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon, .weight_decay = o.weight_decay},
@@ -235,8 +217,15 @@ class Run {
     return {};
   }
 
-  Status check_memory(const ModelConfig& config, int threads) const {
-    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, train_options(recipe_), threads));
+  // Plans the memory, by which options_ are chosen.
+  Status check_memory(const ModelConfig& config, int threads) {
+    const MachineLimits limits = machine_limits();
+    uint64_t room = limits.available_memory;
+    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
+      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
+    }
+    LATHE_TRY(options_, train_options(recipe_, config, threads, room));
+    LATHE_TRY(const TrainMemory plan, plan_train_memory(config, options_, threads));
     const auto total = static_cast<uint64_t>(plan.total() + 2 * plan.values);
     log_info("memory: values ",
              human_bytes(static_cast<uint64_t>(plan.values)),
@@ -246,18 +235,15 @@ class Run {
              human_bytes(static_cast<uint64_t>(2 * plan.values)),
              ", activations ",
              human_bytes(static_cast<uint64_t>(plan.activations)),
-             ", in all ",
+             " (computed again: ",
+             name_of(options_.recompute),
+             "), in all ",
              human_bytes(total));
-    const MachineLimits limits = machine_limits();
-    uint64_t room = limits.available_memory;
-    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
-      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
-    }
     if (room == 0 || total <= room) return {};
     return Error{Errc::kResourceExhausted,
                  str("memory plan: expected ",
                      human_bytes(total),
-                     " for this recipe (train.micro_batch_sequences makes it less), found ",
+                     " for this recipe (train.micro_batch_sequences and train.recompute make it less), found ",
                      human_bytes(room),
                      " available")};
   }
@@ -285,7 +271,7 @@ class Run {
     Result<RunState> state = load_run_state(checkpoint);
     if (!state) return state.error();
     LATHE_TRY(check_same_recipe(state->recipe, recipe_json(recipe_)));
-    if (state->corpus != corpus_.name) {
+    if (state->corpus != corpus_.name()) {
       return Error{Errc::kInvalidArgument,
                    "--resume: data: expected the text, filters and tokenizer of the checkpoint, found others"};
     }
@@ -505,7 +491,7 @@ class Run {
     state_.loader = loader_->position();
     state_.guard = guard_.state();
     state_.recipe = recipe_json(recipe_);
-    state_.corpus = corpus_.name;
+    state_.corpus = corpus_.name();
     LATHE_TRY(checkpoint_,
               save_checkpoint(
                   output_,
@@ -520,7 +506,7 @@ class Run {
 
   Status write_report() const {
     LATHE_TRY(const ReportRun run, report());
-    return write_file_atomically(output_ / "report.html", html_report(run.name, std::span(&run, 1)));
+    return write_report_file(output_, run.name, std::span(&run, 1));
   }
 
   RunOutcome finish() const {
@@ -544,6 +530,7 @@ class Run {
   fs::path tokenizer_folder_;
   PreparedCorpus corpus_;
   ModelSetup setup_;
+  TrainOptions options_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TrainModel> model_;
   std::unique_ptr<AdamW> optimizer_;

@@ -1,11 +1,13 @@
-// Several runs of one recipe: ablations and stages that build on each other.
+#include "lathe/train/variants.h"
+
 #include <filesystem>
 #include <utility>
 
-#include "lathe/base/file.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/train/model_setup.h"
+#include "lathe/train/report_runs.h"
+#include "lathe/train/run_folder.h"
 #include "lathe/train/trainer.h"
 
 namespace lathe::train {
@@ -25,7 +27,7 @@ Result<Recipe> recipe_of(const Recipe& base, const Json& document, const Variant
   if (!recipe) return recipe.error().at(str("variant ", variant.name));
   recipe->output = (fs::path(base.output) / variant.name).string();
   recipe->title = variant.name;
-  if (recipe->data.cache.empty()) recipe->data.cache = (fs::path(base.output) / "data").string();
+  if (recipe->data.cache.empty()) recipe->data.cache = data_folder(base).string();
   return recipe;
 }
 
@@ -57,12 +59,21 @@ Status check_all(const std::vector<Recipe>& recipes) {
 
 }  // namespace
 
-Result<std::vector<VariantOutcome>> run_variants(const Recipe& recipe, const Json& document, const RunHooks& hooks) {
-  std::vector<Recipe> recipes;
+Result<std::vector<Recipe>> variant_recipes(const Recipe& recipe, const Json& document) {
+  std::vector<Recipe> out;
   for (const Variant& variant : recipe.variants) {
     LATHE_TRY(Recipe own, recipe_of(recipe, document, variant));
-    recipes.push_back(std::move(own));
+    out.push_back(std::move(own));
   }
+  return out;
+}
+
+std::string comparison_title(const Recipe& recipe) {
+  return recipe.title.empty() ? std::string("Comparison") : recipe.title;
+}
+
+Result<std::vector<VariantOutcome>> run_variants(const Recipe& recipe, const Json& document, const RunHooks& hooks) {
+  LATHE_TRY(std::vector<Recipe> recipes, variant_recipes(recipe, document));
   LATHE_TRY(check_all(recipes));
   std::vector<VariantOutcome> done;
   std::vector<ReportRun> reports;
@@ -74,8 +85,7 @@ Result<std::vector<VariantOutcome>> run_variants(const Recipe& recipe, const Jso
     if (!outcome) return outcome.error().at(str("variant ", own.title));
     done.push_back({.name = own.title, .run = *std::move(outcome)});
     reports.push_back(std::move(report));
-    const std::string title = recipe.title.empty() ? std::string("Comparison") : recipe.title;
-    LATHE_TRY(write_file_atomically(fs::path(recipe.output) / "report.html", html_report(title, reports)));
+    LATHE_TRY(write_report_file(recipe.output, comparison_title(recipe), reports));
     if (done.back().run.stopped) break;
   }
   return done;
