@@ -333,11 +333,15 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertEqual(generate("--draft-tokens", "2")["token_ids"], plain["token_ids"])
 
     def test_prepare_says_what_the_data_are(self):
+        text = self.folder / "train.txt"
+        copies = text.read_text().split("<|endoftext|>\n")[:10]
+        with text.open("a") as file:
+            file.writelines(copy + "<|endoftext|>\n" for copy in copies)
         summary = self.run_train("run", "--prepare", "--set", "data.drop_near_duplicates=true")
         train = summary["statistics"]["train"]
         documents = train["documents"]
-        self.assertEqual(sum(documents.values()), 300)
-        self.assertGreater(documents["exact duplicate"] + documents["near duplicate"], 5)
+        self.assertEqual(sum(documents.values()), 310)
+        self.assertEqual(documents["exact duplicate"], 10)
         self.assertEqual(sum(train["documents_by_log2_tokens"]), documents["kept"])
         self.assertEqual(train["files"][0]["name"], "train.txt")
         self.assertEqual(summary["planned_tokens"], 24 * 4 * 32)
@@ -353,7 +357,7 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         self.assertEqual(len(list((self.folder / "cache").iterdir())), 2)
         arguments = [a for a in self.arguments("run", "--prepare") if a != "--json"]
         text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-        self.assertRegex(text, r"train: [0-9]+ of 300 documents, .* bytes per token\n  left out: [0-9]+ exact duplicate")
+        self.assertRegex(text, r"train: [0-9]+ of 310 documents, .* bytes per token\n  left out: [0-9]+ exact duplicate")
         self.assertIn("--resume", self.run_train("run", "--prepare", "--resume", code=2))
 
     # Sixteen times the text takes the memory of the same filters and buffers.
