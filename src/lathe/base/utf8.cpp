@@ -1,5 +1,6 @@
 #include "lathe/base/utf8.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace lathe {
@@ -71,6 +72,10 @@ Sequence scan(std::string_view text, size_t position) {
 }
 
 }  // namespace
+
+int64_t count_code_points(std::string_view text) {
+  return std::ranges::count_if(text, [](char c) { return !is_utf8_continuation(c); });
+}
 
 bool is_valid_utf8(std::string_view text) {
   size_t position = 0;

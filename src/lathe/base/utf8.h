@@ -9,6 +9,14 @@ namespace lathe {
 
 bool is_valid_utf8(std::string_view text);
 
+// Whether the byte goes on with a character that began before it.
+constexpr bool is_utf8_continuation(char byte) {
+  return (static_cast<unsigned char>(byte) & 0xC0) == 0x80;
+}
+
+// Characters of valid UTF-8.
+int64_t count_code_points(std::string_view text);
+
 // Decodes the code point at `position` and advances past it. An invalid sequence yields U+FFFD and advances past its
 // maximal subpart; `valid` (when given) tells the two apart. Requires position < text.size().
 char32_t decode_utf8(std::string_view text, size_t& position, bool* valid = nullptr);

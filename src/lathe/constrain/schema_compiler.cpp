@@ -12,10 +12,6 @@
 namespace lathe {
 namespace {
 
-int64_t code_points(std::string_view text) {
-  return std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
-}
-
 // A bound of a number as it stands in the schema.
 Result<std::optional<Decimal>> number_keyword(const SchemaReader& reader,
                                               const Json& schema,
@@ -190,7 +186,7 @@ Status SchemaCompiler::add_alternative(int32_t from, const Schemas& alternative,
 // Whether a value of const or enum satisfies the other keywords too.
 Result<bool> SchemaCompiler::fits(const Json& value, const Schemas& alternative) {
   if (value.is_string()) {
-    const int64_t length = code_points(value.as_string());
+    const int64_t length = count_code_points(value.as_string());
     for (const Json* schema : alternative) {
       LATHE_TRY(const int64_t min, reader_.count(*schema, "minLength", 0));
       LATHE_TRY(const int64_t max, reader_.count(*schema, "maxLength", kNoMaximum));

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "lathe/base/str.h"
+#include "lathe/base/utf8.h"
 #include "lathe/tokenizer/regex_pcre_syntax.h"
 
 namespace lathe {
@@ -78,7 +79,7 @@ std::string message(int error) {
 size_t next_character(std::string_view text, size_t position) {
   do {
     ++position;
-  } while (position < text.size() && (static_cast<unsigned char>(text[position]) & 0xC0) == 0x80);
+  } while (position < text.size() && is_utf8_continuation(text[position]));
   return position;
 }
 

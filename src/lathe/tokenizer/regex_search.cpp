@@ -1,6 +1,7 @@
 // Execution of regex programs: see regex.h.
 #include <cstring>
 
+#include "lathe/base/utf8.h"
 #include "lathe/tokenizer/regex.h"
 
 namespace lathe {
@@ -26,10 +27,6 @@ inline char32_t code_point_at(std::string_view text, size_t position, size_t& si
   }
   size = 4;
   return (lead & 0x07) << 18 | (byte(1) & 0x3F) << 12 | (byte(2) & 0x3F) << 6 | (byte(3) & 0x3F);
-}
-
-inline bool is_continuation(char c) {
-  return (static_cast<unsigned char>(c) & 0xC0) == 0x80;
 }
 
 }  // namespace
@@ -208,7 +205,7 @@ bool RegexSearch::backtrack(int32_t& pc, size_t& position) {
   if (frame.low < frame.position) {
     do {
       --position;
-    } while (is_continuation(subject_[position]));
+    } while (is_utf8_continuation(subject_[position]));
     frame.position = position;
   }
   if (frame.low >= frame.position) stack_.pop_back();

@@ -28,7 +28,7 @@ bool is_word(char32_t c) {
 // Where the character before `position` begins (position > 0).
 size_t before(std::string_view text, size_t position) {
   size_t start = position - 1;
-  while (start > 0 && position - start < 4 && (static_cast<unsigned char>(text[start]) & 0xC0) == 0x80) --start;
+  while (start > 0 && position - start < 4 && is_utf8_continuation(text[start])) --start;
   return start;
 }
 

@@ -9,6 +9,7 @@
 #include "lathe/base/log.h"
 #include "lathe/base/sha256.h"
 #include "lathe/base/str.h"
+#include "lathe/base/utf8.h"
 #include "lathe/tokenizer/bpe_trainer.h"
 #include "lathe/train/byte_source.h"
 #include "lathe/train/corpus_filter.h"
@@ -203,7 +204,7 @@ class RemovedSamples {
 // The beginning of a text, cut at a character.
 std::string head_of(std::string_view text) {
   size_t end = std::min(text.size(), kSampleBytes);
-  while (end < text.size() && end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  while (end < text.size() && end > 0 && is_utf8_continuation(text[end])) --end;
   return std::string(text.substr(0, end));
 }
 

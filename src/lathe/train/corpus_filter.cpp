@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "lathe/base/utf8.h"
 #include "lathe/train/corpus_text.h"
 
 namespace lathe::train {
@@ -52,7 +53,7 @@ CorpusFilter::~CorpusFilter() = default;
 Verdict CorpusFilter::check_quality(std::string_view text) const {
   const DataRecipe& recipe = state_->recipe;
   if (recipe.min_chars > 0 || recipe.max_chars > 0) {
-    const int64_t chars = count_chars(text);
+    const int64_t chars = count_code_points(text);
     if (chars < recipe.min_chars) return Verdict::kTooShort;
     if (recipe.max_chars > 0 && chars > recipe.max_chars) return Verdict::kTooLong;
   }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lathe/base/str.h"
+#include "lathe/base/utf8.h"
 #include "lathe/train/corpus_text.h"
 
 namespace lathe::train {
@@ -142,7 +143,7 @@ void CorpusCounts::add_verdict(Verdict verdict, const Edits& edits, std::string_
   const auto bytes = static_cast<int64_t>(text.size());
   bytes_kept_ += bytes;
   tokens_ += tokens;
-  chars_ += count_chars(text);
+  chars_ += count_code_points(text);
   each_word(text, [&](std::string_view word) {
     ++words_;
     distinct_.add(hash_text(word));

@@ -25,16 +25,32 @@ bool is_usual(char32_t c) {
   return !(c < 0xA0 || (c >= 0x2000 && c < 0x2C00) || (c >= 0xE000 && c < 0xF900) || c == 0xFFFD || c >= 0x1F000);
 }
 
+double share_of(int64_t part, int64_t all) {
+  return all == 0 ? 0.0 : static_cast<double>(part) / static_cast<double>(all);
+}
+
+// Of a stream of hashes those that came before.
+class RepeatShare {
+ public:
+  void add(uint64_t hash) {
+    ++all_;
+    repeated_ += seen_.insert(hash).second ? 0 : 1;
+  }
+
+  double share() const { return share_of(repeated_, all_); }
+
+ private:
+  std::unordered_set<uint64_t> seen_;
+  int64_t all_ = 0;
+  int64_t repeated_ = 0;
+};
+
 }  // namespace
 
 uint64_t hash_text(std::string_view text) {
   uint64_t h = 0x9E3779B97F4A7C15u ^ text.size();
   for (const char c : text) h = (h ^ static_cast<unsigned char>(c)) * 0x100000001B3u;
   return mixed(h);
-}
-
-int64_t count_chars(std::string_view text) {
-  return std::ranges::count_if(text, [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; });
 }
 
 std::string cleaned(std::string_view text) {
@@ -76,35 +92,25 @@ double symbol_share(std::string_view text) {
     ++all;
     unusual += is_usual(decode_utf8(text, i)) ? 0 : 1;
   }
-  return all == 0 ? 0.0 : static_cast<double>(unusual) / static_cast<double>(all);
+  return share_of(unusual, all);
 }
 
 double digit_share(std::string_view text) {
-  const int64_t all = count_chars(text);
-  return all == 0 ? 0.0 : static_cast<double>(std::ranges::count_if(text, is_digit)) / static_cast<double>(all);
+  return share_of(std::ranges::count_if(text, is_digit), count_code_points(text));
 }
 
 double repeated_line_share(std::string_view text) {
-  std::unordered_set<uint64_t> seen;
-  int64_t lines = 0;
-  int64_t repeated = 0;
+  RepeatShare lines;
   each_line(text, [&](std::string_view line) {
-    if (line.empty()) return;
-    ++lines;
-    repeated += seen.insert(hash_text(line)).second ? 0 : 1;
+    if (!line.empty()) lines.add(hash_text(line));
   });
-  return lines == 0 ? 0.0 : static_cast<double>(repeated) / static_cast<double>(lines);
+  return lines.share();
 }
 
 double repeated_phrase_share(std::string_view text) {
-  std::unordered_set<uint64_t> seen;
-  int64_t phrases = 0;
-  int64_t repeated = 0;
-  each_phrase(text, [&](uint64_t phrase) {
-    ++phrases;
-    repeated += seen.insert(phrase).second ? 0 : 1;
-  });
-  return phrases == 0 ? 0.0 : static_cast<double>(repeated) / static_cast<double>(phrases);
+  RepeatShare phrases;
+  each_phrase(text, [&](uint64_t phrase) { phrases.add(phrase); });
+  return phrases.share();
 }
 
 double stop_word_share(std::string_view text) {
@@ -114,7 +120,7 @@ double stop_word_share(std::string_view text) {
     ++words;
     stop_words += std::ranges::binary_search(kStopWords, word) ? 1 : 0;
   });
-  return words == 0 ? 0.0 : static_cast<double>(stop_words) / static_cast<double>(words);
+  return share_of(stop_words, words);
 }
 
 double mean_word_length(std::string_view text) {
@@ -122,9 +128,9 @@ double mean_word_length(std::string_view text) {
   int64_t chars = 0;
   each_word(text, [&](std::string_view word) {
     ++words;
-    chars += count_chars(word);
+    chars += count_code_points(word);
   });
-  return words == 0 ? 0.0 : static_cast<double>(chars) / static_cast<double>(words);
+  return share_of(chars, words);
 }
 
 }  // namespace lathe::train

@@ -86,9 +86,6 @@ void each_line(std::string_view text, const Body& body) {
   }
 }
 
-// Code points of UTF-8.
-int64_t count_chars(std::string_view text);
-
 // Line ends to \n, other control characters but tabs away, no white space at line ends, at most one blank line in a
 // row, none at the ends.
 std::string cleaned(std::string_view text);
