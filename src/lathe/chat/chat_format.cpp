@@ -4,6 +4,8 @@
 #include <array>
 #include <cstddef>
 
+#include "lathe/base/str.h"
+
 namespace lathe {
 
 namespace {
@@ -83,6 +85,13 @@ bool prompt_opens_reasoning(const Tokenizer& tokenizer, std::span<const int32_t>
   constexpr size_t kTokens = 16;  // can hold the marker, whatever it is made of, and white space
   return prompt_opens_reasoning(
       tokenizer.decode(prompt.last(std::min(prompt.size(), kTokens)), /*skip_special=*/false));
+}
+
+Result<int32_t> end_of_thoughts(const Tokenizer& tokenizer) {
+  if (const std::optional<int32_t> marker = tokenizer.find(kThinkEnd)) return *marker;
+  return Error{
+      Errc::kInvalidArgument,
+      str("expected a vocabulary with ", kThinkEnd, " where the prompt ends in ", kThinkBegin, ", found none")};
 }
 
 }  // namespace lathe

@@ -5,6 +5,7 @@
 #include <span>
 #include <string_view>
 
+#include "lathe/base/result.h"
 #include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe {
@@ -33,6 +34,9 @@ ChatFormat detect_chat_format(std::string_view chat_template);
 bool prompt_opens_reasoning(std::string_view prompt);
 // The same of its ids.
 bool prompt_opens_reasoning(const Tokenizer& tokenizer, std::span<const int32_t> prompt);
+
+// The token </think>, behind which the answer to such a prompt comes. Fails where the vocabulary has none.
+Result<int32_t> end_of_thoughts(const Tokenizer& tokenizer);
 
 // The markers, as the vocabularies have them.
 inline constexpr std::string_view kThinkBegin = "<think>";

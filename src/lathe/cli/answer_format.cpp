@@ -20,13 +20,15 @@ Result<Json> read_schema(const std::string& given) {
   return schema;
 }
 
-Result<Json> schema_of(const FormatFlags& flags) {
-  Json any_object = Json::object();
-  any_object.set("type", "object");
-  if (!flags.json_schema) return any_object;
-  LATHE_TRY(Json schema, read_schema(*flags.json_schema));
-  if (schema.is_object() || schema.is_bool()) return schema;
-  return Error{Errc::kInvalidArgument, str("--json-schema: expected an object, found ", schema.kind_name())};
+Result<std::shared_ptr<GrammarMasks>> masks_of(const FormatFlags& flags, ConstraintCache& cache) {
+  if (!flags.json_schema) return cache.prepare_object();
+  LATHE_TRY(const Json schema, read_schema(*flags.json_schema));
+  if (!schema.is_object() && !schema.is_bool()) {
+    return Error{Errc::kInvalidArgument, str("--json-schema: expected an object, found ", schema.kind_name())};
+  }
+  Result<std::shared_ptr<GrammarMasks>> masks = cache.prepare(schema);
+  if (!masks) return masks.error().at("--json-schema");
+  return masks;
 }
 
 }  // namespace
@@ -39,11 +41,8 @@ Result<AnswerFormat> AnswerFormat::open(const FormatFlags& flags, const Engine& 
   if (out.tokenizer_ == nullptr) {
     return Error{Errc::kInvalidArgument, str(out.option_, ": expected a model with tokenizer.json, found none")};
   }
-  LATHE_TRY(const Json schema, schema_of(flags));
   out.cache_ = std::make_unique<ConstraintCache>(*out.tokenizer_, engine.config().vocab_size, engine.eos_ids());
-  Result<std::shared_ptr<GrammarMasks>> masks = out.cache_->prepare(schema);
-  if (!masks) return masks.error().at(out.option_);
-  out.masks_ = *std::move(masks);
+  LATHE_TRY(out.masks_, masks_of(flags, *out.cache_));
   return out;
 }
 
@@ -51,16 +50,9 @@ Result<std::shared_ptr<TokenConstraint>> AnswerFormat::begin(std::span<const int
   if (is_any_text()) return std::shared_ptr<TokenConstraint>();
   std::optional<int32_t> marker;
   if (chat && prompt_opens_reasoning(*tokenizer_, prompt)) {
-    marker = tokenizer_->find(kThinkEnd);
-    if (!marker) {
-      return Error{Errc::kInvalidArgument,
-                   str(option_,
-                       ": expected a vocabulary with ",
-                       kThinkEnd,
-                       " where the prompt ends in ",
-                       kThinkBegin,
-                       ", found none")};
-    }
+    const Result<int32_t> end = end_of_thoughts(*tokenizer_);
+    if (!end) return end.error().at(option_);
+    marker = *end;
   }
   return std::shared_ptr<TokenConstraint>(cache_->begin(masks_, marker));
 }

@@ -65,6 +65,12 @@ Result<std::shared_ptr<GrammarMasks>> ConstraintCache::prepare(const Json& schem
   return prepare_once("schema " + schema.dump(), [&] { return compile_json_schema(schema, limits_.schema); });
 }
 
+Result<std::shared_ptr<GrammarMasks>> ConstraintCache::prepare_object() {
+  Json schema = Json::object();
+  schema.set("type", "object");
+  return prepare(schema);
+}
+
 Result<std::shared_ptr<GrammarMasks>> ConstraintCache::prepare_calls(const std::vector<CallableTool>& tools,
                                                                      const ToolCallSyntax& syntax,
                                                                      int32_t max_calls) {

@@ -41,6 +41,9 @@ class ConstraintCache {
   // prepare_grammar.
   Result<std::shared_ptr<GrammarMasks>> prepare(const Json& schema);
 
+  // The same for any JSON object.
+  Result<std::shared_ptr<GrammarMasks>> prepare_object();
+
   // The same for forced tool calls; errors are those of compile_tool_calls and prepare_grammar.
   Result<std::shared_ptr<GrammarMasks>> prepare_calls(const std::vector<CallableTool>& tools,
                                                       const ToolCallSyntax& syntax,

@@ -4,7 +4,6 @@
 #include <array>
 #include <utility>
 
-#include "lathe/base/str.h"
 #include "lathe/chat/chat_format.h"
 
 namespace lathe::server {
@@ -38,9 +37,7 @@ Masks masks_of_calls(const ServedModel& model, const GenerationRequest& request)
 
 Masks masks_of_format(const ServedModel& model, const GenerationRequest& request) {
   if (request.format == ResponseFormat::kJsonSchema) return model.constraints->prepare(request.schema);
-  Json object;
-  object.set("type", "object");
-  return model.constraints->prepare(object);
+  return model.constraints->prepare_object();
 }
 
 }  // namespace
@@ -60,12 +57,9 @@ std::optional<ApiError> constrain_answers(const ServedModel& model,
     // Where the prompt leaves the model in its thoughts, the answer comes behind the token that ends them.
     std::optional<int32_t> marker;
     if (request.chat && model.opens_reasoning(answer.prompt)) {
-      marker = model.tokenizer->find(kThinkEnd);
-      if (!marker) {
-        return invalid_field(
-            field,
-            str("expected a vocabulary with ", kThinkEnd, " where the prompt ends in ", kThinkBegin, ", found none"));
-      }
+      const Result<int32_t> end = end_of_thoughts(*model.tokenizer);
+      if (!end) return invalid_field(field, end.error().message);
+      marker = *end;
     }
     answer.constraint = model.constraints->begin(*masks, marker);
   }
