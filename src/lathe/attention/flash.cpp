@@ -138,32 +138,30 @@ class FlashRun {
     partial_count_ = 0;
   }
 
+  // Whether a task may be done together with others that have the same keys.
+  static bool has_company(const FlashTask& task) {
+    return in_lanes(*task.group) && task.rows() < kLaneRows && task.sees_all();
+  }
+
   // Tasks with the same keys are done together: sequences that begin alike read them once, and few heads of each fill
   // the lanes. Each row is computed on its own, so this changes no result.
   void make_bundles() {
     const auto tasks = std::span(order_).first(static_cast<size_t>(task_count_));
     for (size_t i = 0; i < tasks.size(); ++i) tasks[i] = &tasks_[i];
-    const auto has_company = [&](const FlashTask* task) {
-      return in_lanes(*task->group) && task->rows() < kLaneRows && task->sees_all();
-    };
-    auto shared = tasks.end();
     if (problem_.segments.size() > 1) {
-      shared = std::stable_partition(tasks.begin(), tasks.end(), [&](const FlashTask* t) { return !has_company(t); });
-      std::stable_sort(shared, tasks.end(), [](const FlashTask* a, const FlashTask* b) {
-        const auto key = [](const FlashTask* t) { return std::tuple(t->first_page(), t->group->first_head); };
-        return key(a) < key(b);
-      });
+      const auto key = [](const FlashTask* t) {  // equal keys become neighbours, those without company come first
+        return std::tuple(has_company(*t) ? t->first_page() : nullptr, t->group->first_head, t);
+      };
+      std::ranges::sort(tasks, {}, key);
     }
-    const auto first_shared = shared - tasks.begin();
     bundle_count_ = 0;
     int64_t rows = 0;
-    for (int64_t i = 0; i < task_count_; ++i) {
-      const FlashTask& task = *order_[static_cast<size_t>(i)];
-      const bool joins =
-          i > first_shared && rows + task.rows() <= kLaneRows &&
-          order_[static_cast<size_t>(bundle_begin_[static_cast<size_t>(bundle_count_ - 1)])]->same_keys(task);
-      if (!joins) {
-        bundle_begin_[static_cast<size_t>(bundle_count_++)] = i;
+    const FlashTask* first = nullptr;  // of the bundle
+    for (size_t i = 0; i < tasks.size(); ++i) {
+      const FlashTask& task = *tasks[i];
+      if (first == nullptr || !has_company(task) || rows + task.rows() > kLaneRows || !first->same_keys(task)) {
+        bundle_begin_[static_cast<size_t>(bundle_count_++)] = static_cast<int64_t>(i);
+        first = &task;
         rows = 0;
       }
       rows += task.rows();
