@@ -369,7 +369,7 @@ int run(int threads, int64_t steps, Recompute recompute) {
   }
   print(measured, std::max(peak, peak_per_thread(*pool)), threads);
   std::printf("planned memory %.0f MB with the optimizer\n",
-              static_cast<double>(model->memory().total() + 2 * model->memory().values) / 1e6);
+              static_cast<double>(model->memory().total_with_moments()) / 1e6);
   return 0;
 }
 

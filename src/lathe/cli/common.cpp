@@ -188,12 +188,12 @@ double tokens_per_second(int64_t tokens, double seconds) {
 }
 
 std::string describe_speed(const Completion& c) {
-  const int64_t made = c.completion_tokens;
-  // The first token comes out of the prompt's pass; the others are decoded one by one.
   std::string drafts;
   if (c.draft_tokens > 0) {
     drafts = str(", ", c.accepted_draft_tokens, " of ", c.draft_tokens, " guesses (", name_of(c.drafter), ") right");
   }
+  // The first token comes out of the prompt's pass; the others are decoded one by one.
+  const int64_t made = c.completion_tokens;
   return str(c.prompt_tokens,
              " prompt tokens, ",
              fixed(tokens_per_second(c.prompt_tokens, c.prefill_s), 1),

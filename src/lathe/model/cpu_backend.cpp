@@ -178,8 +178,12 @@ void CpuBackend::final_norm(const Activations& x, Activations& y) {
   norm(weights_.norm(), x, y);
 }
 
-MlaArgs CpuBackend::mla_args(int64_t layer, const Activations& x) {
+void CpuBackend::point_at(int64_t layer) {
   for (AttentionSegment& segment : segments_) segment.cache.layer_offset = layer * cache_.layer_bytes();
+}
+
+MlaArgs CpuBackend::mla_args(int64_t layer, const Activations& x) {
+  point_at(layer);
   return {.weights = weights_.layers()[static_cast<size_t>(layer)].mla,
           .shape = mla_,
           .segments = segments_,
@@ -196,7 +200,7 @@ void CpuBackend::attention(int64_t layer, const Activations& x, Activations& y) 
     args.out = data_of(y);
     return mla_attention(cpu(), args);
   }
-  for (AttentionSegment& segment : segments_) segment.cache.layer_offset = layer * cache_.layer_bytes();
+  point_at(layer);
   gqa_attention(cpu(),
                 {.weights = weights_.layers()[static_cast<size_t>(layer)].gqa,
                  .shape = gqa_,

@@ -71,6 +71,8 @@ class CpuBackend final : public MtpDraftBackend {
   // first_key: of the step's sequences (AttentionSegment).
   void begin(const Step& step, int64_t first_key);
   void embed_token(int32_t id, float* row);
+  // The caches of the step's segments become those of the layer.
+  void point_at(int64_t layer);
   MlaArgs mla_args(int64_t layer, const Activations& x);
   void norm(const float* weight, const Activations& x, Activations& y);
 

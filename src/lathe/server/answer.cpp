@@ -238,7 +238,7 @@ void Answer::add_extras(Json& out, const Choice& choice, size_t index) const {
   if (prompt_logprobs_) out.set("prompt_logprobs", prompt_logprobs(*model_.tokenizer, choice.prompt_tokens));
 }
 
-Json Answer::chat_choice(const Choice& choice, size_t index) const {
+Json Answer::chat_choice(const Choice& choice, size_t index, int64_t told) const {
   Json message = Json::object();
   message.set("role", "assistant");
   const bool calls = !choice.message.tool_calls.empty();
@@ -251,7 +251,7 @@ Json Answer::chat_choice(const Choice& choice, size_t index) const {
     message.set("tool_calls", std::move(list));
   }
   Json out = Json::object();
-  out.set("index", static_cast<int64_t>(index));
+  out.set("index", told);
   out.set("message", std::move(message));
   out.set("logprobs", logprobs_ ? chat_logprobs(*model_.tokenizer, choice.tokens) : Json());
   out.set("finish_reason", choice.finish_reason);
@@ -259,9 +259,9 @@ Json Answer::chat_choice(const Choice& choice, size_t index) const {
   return out;
 }
 
-Json Answer::completion_choice(const Choice& choice, size_t index) const {
+Json Answer::completion_choice(const Choice& choice, size_t index, int64_t told) const {
   Json out = Json::object();
-  out.set("index", static_cast<int64_t>(index));
+  out.set("index", told);
   out.set("text", echo_ ? prompt_texts_[index / best_of_] + choice.text : choice.text);
   Json logprobs;
   if (logprobs_) {
@@ -298,9 +298,8 @@ std::vector<size_t> Answer::best_choices() const {
 Json Answer::document() const {
   Json choices = Json::array();
   for (const size_t i : best_choices()) {
-    Json choice = chat_ ? chat_choice(choices_[i], i) : completion_choice(choices_[i], i);
-    choice.set("index", std::ssize(choices.as_array()));
-    choices.push(std::move(choice));
+    const int64_t told = std::ssize(choices.as_array());
+    choices.push(chat_ ? chat_choice(choices_[i], i, told) : completion_choice(choices_[i], i, told));
   }
   Json out = envelope(identity_, chat_ ? "chat.completion" : "text_completion");
   out.set("choices", std::move(choices));

@@ -65,8 +65,9 @@ class Answer {
   void add_completion_events(Choice& choice, size_t index, const Update& update, std::string& events);
   Json chunk(size_t index, Json payload, Json logprobs, const std::string& finish_reason) const;
   void add_token_ids(Json& chunk, const Update& update) const;
-  Json chat_choice(const Choice& choice, size_t index) const;
-  Json completion_choice(const Choice& choice, size_t index) const;
+  // index: of the choice among all made; told: among those of the document.
+  Json chat_choice(const Choice& choice, size_t index, int64_t told) const;
+  Json completion_choice(const Choice& choice, size_t index, int64_t told) const;
   std::vector<size_t> best_choices() const;
   void add_extras(Json& out, const Choice& choice, size_t index) const;
 

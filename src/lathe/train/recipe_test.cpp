@@ -169,7 +169,7 @@ train = "a.txt"
     TrainOptions options = *train_options(*recipe, setup->config, 2, 0);
     options.recompute = recompute;
     const TrainMemory plan = *plan_train_memory(setup->config, options, 2);
-    return static_cast<uint64_t>(plan.total() + 2 * plan.values);
+    return static_cast<uint64_t>(plan.total_with_moments());
   };
   EXPECT_EQ(level(0), Recompute::kNothing);
   EXPECT_EQ(level(2 * needed(Recompute::kNothing)), Recompute::kNothing);

@@ -107,9 +107,13 @@ struct TrainMemory {
   int64_t activations = 0;  // what the backward pass reads, and scratch
 
   int64_t total() const { return values + gradients + activations; }
+
+  int64_t moments() const { return 2 * values; }  // of the optimizer, beside the model
+
+  int64_t total_with_moments() const { return total() + moments(); }
 };
 
-// The plan of a TrainModel without making it. The optimizer adds twice `values`. Errors as TrainModel::create.
+// The plan of a TrainModel without making it. Errors as TrainModel::create.
 Result<TrainMemory> plan_train_memory(const ModelConfig& config, const TrainOptions& options, int threads);
 
 class TrainModel {

@@ -226,13 +226,13 @@ class Run {
     }
     LATHE_TRY(options_, train_options(recipe_, config, threads, room));
     LATHE_TRY(const TrainMemory plan, plan_train_memory(config, options_, threads));
-    const auto total = static_cast<uint64_t>(plan.total() + 2 * plan.values);
+    const auto total = static_cast<uint64_t>(plan.total_with_moments());
     log_info("memory: values ",
              human_bytes(static_cast<uint64_t>(plan.values)),
              ", gradients ",
              human_bytes(static_cast<uint64_t>(plan.gradients)),
              ", moments ",
-             human_bytes(static_cast<uint64_t>(2 * plan.values)),
+             human_bytes(static_cast<uint64_t>(plan.moments())),
              ", activations ",
              human_bytes(static_cast<uint64_t>(plan.activations)),
              " (computed again: ",
