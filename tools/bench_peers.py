@@ -22,7 +22,8 @@ import subprocess
 import sys
 
 DEFAULT_ARGS = {"lathe": "", "llama": "-fa 1", "ik": "-fa 1 -mla 3 -rtr 1 -ctk q8_0"}
-SWEEP_ARGS = "-fa -mla 3 -rtr -ctk q8_0"
+# Flash attention is on unasked; how to ask for it depends on the version.
+SWEEP_ARGS = "-mla 3 -rtr -ctk q8_0"
 TITLES = {"lathe": "Lathe", "ik": "ik_llama.cpp", "llama": "llama.cpp"}
 
 
@@ -40,13 +41,13 @@ def numbers(text):
     return values
 
 
-def run(command):
-    """Standard output of a program that must succeed."""
+def run(command, errors=False):
+    """Standard output of a program that must succeed, with what it wrote to standard error behind it if wanted."""
     done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:
         fail(f"{shlex.join(map(str, command))}: exit code {done.returncode}: {done.stderr.strip()[-500:]}")
-    return done.stdout
+    return done.stdout + done.stderr if errors else done.stdout
 
 
 class Lathe:
@@ -104,7 +105,7 @@ class Ik:
         """The prompt chunk of `tokens` that begins at `depth`; chunks before it are not measured."""
         text = run([self.options.ik_sweep, "-m", self.options.model, "-t", self.options.threads, "-c", depth + tokens,
                     "-b", tokens, "-ub", tokens, "-n", 1, "--sweep-stride", depth // tokens, "--output-format", "jsonl",
-                    *shlex.split(self.options.ik_sweep_args)])
+                    *shlex.split(self.options.ik_sweep_args)], errors=True)  # where rows go depends on the version
         for line in text.splitlines():
             if line.startswith("{"):
                 row = json.loads(line)
