@@ -8,10 +8,17 @@ namespace lathe {
 
 namespace {
 
-// Strips of a tile that were taken, and all that will be.
-struct StripCount {
-  int64_t done = 0;
-  int64_t all = 0;
+// What comes after a tile, handed out to the steps of the work on it.
+struct AheadShares {
+  const LaneTile& tile;
+  int64_t all = 0;   // shares
+  int64_t done = 0;  // of them
+
+  SoonRead take(int64_t count) {
+    const int64_t begin = tile.ahead_bytes * done / all;
+    done += count;
+    return {tile.ahead + begin, tile.ahead_bytes * done / all - begin};
+  }
 };
 
 constexpr int64_t strips_of(int64_t cols) {
@@ -29,24 +36,14 @@ TileScratch split_scratch(float* memory) {
   return {memory, scores, scores + kLaneBatch * kLaneScores};
 }
 
-// Prefetches the index-th of `count` parts of what comes after the tile, so that its bytes arrive spread over the work.
-void prefetch_ahead(const LaneTile& tile, int64_t index, int64_t count) {
-  constexpr int64_t kLineBytes = 64;
-  if (tile.ahead == nullptr) return;
-  const int64_t end = tile.ahead_bytes * (index + 1) / count;
-  for (int64_t at = tile.ahead_bytes * index / count / kLineBytes * kLineBytes; at < end; at += kLineBytes) {
-    __builtin_prefetch(tile.ahead + at, 0, 2);
-  }
-}
-
-// Runs product(column, cols) for the strips of `total` columns from `first` on, each loaded before.
+// Runs product(column, cols, ahead) for the strips of `total` columns from `first` on, each loaded before.
 template <class Product>
 void for_strips(const KernelTable& kernels,
                 const LaneTile& tile,
                 int64_t first,
                 int64_t total,
                 float* strip,
-                StripCount& strips,
+                AheadShares& ahead,
                 const Product& product) {
   for (int64_t column = 0; column < total; column += kStripColumns) {
     const int64_t cols = std::min(kStripColumns, total - column);
@@ -58,8 +55,7 @@ void for_strips(const KernelTable& kernels,
                         .rows = tile.keys,
                         .cols = cols},
                        strip);
-    prefetch_ahead(tile, strips.done++, strips.all);
-    product(column, cols);
+    product(column, cols, ahead.take(1));
   }
 }
 
@@ -70,7 +66,7 @@ void take_scores(const KernelTable& kernels,
                  int64_t groups,
                  const LaneTile& tile,
                  const TileScratch& scratch,
-                 StripCount& strips) {
+                 AheadShares& ahead) {
   if (b.q8_GK != nullptr && tile.format == CacheFormat::kQ8) {
     kernels.lane_scores_q8({.rows = tile.data,
                             .elements = tile.elements,
@@ -80,13 +76,12 @@ void take_scores(const KernelTable& kernels,
                             .q = b.q8_GK + first * lane_q8_bytes(b.key_cols),
                             .q_stride = lane_q8_bytes(b.key_cols),
                             .scores = scratch.scores_GS,
-                            .groups = groups});
-    strips.all = strips_of(b.value_cols);
+                            .groups = groups,
+                            .ahead = ahead.take(strips_of(b.key_cols))});
     return;
   }
-  strips.all = strips_of(b.key_cols) + strips_of(b.value_cols);
   const int64_t q_stride = b.key_cols * kLaneGroup;
-  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, strips, [&](int64_t column, int64_t cols) {
+  const auto score = [&](int64_t column, int64_t cols, SoonRead soon) {
     kernels.lane_scores({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,
@@ -94,8 +89,10 @@ void take_scores(const KernelTable& kernels,
                          .q_stride = q_stride,
                          .scores = scratch.scores_GS,
                          .groups = groups,
-                         .accumulate = column > 0});
-  });
+                         .accumulate = column > 0,
+                         .ahead = soon});
+  };
+  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, ahead, score);
 }
 
 // At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
@@ -107,8 +104,8 @@ void attend_batch(const KernelTable& kernels,
                   const LaneTile& tile,
                   float scale,
                   const TileScratch& scratch) {
-  StripCount strips;
-  take_scores(kernels, b, first, groups, tile, scratch, strips);
+  AheadShares ahead{.tile = tile, .all = strips_of(b.key_cols) + strips_of(b.value_cols)};
+  take_scores(kernels, b, first, groups, tile, scratch, ahead);
   const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t lanes = (first + g) * kLaneGroup;
@@ -125,7 +122,7 @@ void attend_batch(const KernelTable& kernels,
                           .sum = b.sum_GL + lanes,
                           .factor = scratch.factor_GL + g * kLaneGroup});
   }
-  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, strips, [&](int64_t column, int64_t cols) {
+  const auto add_values = [&](int64_t column, int64_t cols, SoonRead soon) {
     kernels.lane_values({.strip = scratch.strip,
                          .keys = tile.keys,
                          .cols = cols,
@@ -133,8 +130,10 @@ void attend_batch(const KernelTable& kernels,
                          .factor = scratch.factor_GL,
                          .out = b.out_GVL + first * out_stride + column * kLaneGroup,
                          .out_stride = out_stride,
-                         .groups = groups});
-  });
+                         .groups = groups,
+                         .ahead = soon});
+  };
+  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add_values);
 }
 
 }  // namespace

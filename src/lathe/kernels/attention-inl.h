@@ -16,6 +16,33 @@ namespace {
 constexpr int kPairRows = 8;  // with two lane groups
 #endif
 
+// Asks for a SoonRead in `calls` steps.
+class Ahead {
+ public:
+  LATHE_INLINE Ahead(const SoonRead& all, int64_t calls)
+      : at_(all.data), end_(all.data + all.bytes), step_((all.bytes / kLine / calls + 1) * kLine) {}
+
+  LATHE_INLINE void next() {
+    const std::byte* stop = end_ - at_ < step_ ? end_ : at_ + step_;
+    for (; at_ < stop; at_ += kLine) __builtin_prefetch(at_, 0, 2);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const std::byte* at_;
+  const std::byte* end_;
+  int64_t step_;
+};
+
+// Blocks that a function over 16-row tiles of `groups` lane groups consists of.
+LATHE_INLINE int64_t lane_blocks(int64_t tiles, int64_t groups) {
+#if defined(__AVX512F__)
+  return tiles * (groups / 2 * (16 / kPairRows) + groups % 2);
+#else
+  return tiles * groups * 3;
+#endif
+}
+
 // acc[i][g] += sum over k of b[i * row_step + k * step] * x[g * x_stride + 16 k + lane] in ascending k.
 template <int kRows, int kGroups, int64_t kRowStep, int64_t kStep>
 LATHE_INLINE void lane_products(
@@ -82,20 +109,27 @@ LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t co
 }
 
 void lane_scores(const LaneScoresArgs& a) {
-  [[maybe_unused]] const int64_t keys = (a.keys + 15) / 16 * 16;
+  const int64_t keys = (a.keys + 15) / 16 * 16;
+  Ahead ahead(a.ahead, lane_blocks(keys / 16, a.groups));
   int64_t group = 0;
 #if defined(__AVX512F__)
   for (; group + 2 <= a.groups; group += 2) {
-    for (int64_t key = 0; key < keys; key += kPairRows) score_block<kPairRows, 2>(a, group, key);
+    for (int64_t key = 0; key < keys; key += kPairRows) {
+      ahead.next();
+      score_block<kPairRows, 2>(a, group, key);
+    }
   }
 #endif
   for (; group < a.groups; ++group) {
-    for (int64_t key = 0; key < a.keys; key += 16) {
+    for (int64_t key = 0; key < keys; key += 16) {
+      ahead.next();
 #if defined(__AVX512F__)
       score_block<16, 1>(a, group, key);
 #else
       score_block<6, 1>(a, group, key);
+      ahead.next();
       score_block<6, 1>(a, group, key + 6);
+      ahead.next();
       score_block<4, 1>(a, group, key + 12);
 #endif
     }
@@ -103,22 +137,27 @@ void lane_scores(const LaneScoresArgs& a) {
 }
 
 void lane_values(const LaneValuesArgs& a) {
-  [[maybe_unused]] const int64_t columns = (a.cols + 15) / 16 * 16;
+  const int64_t columns = (a.cols + 15) / 16 * 16;
+  Ahead ahead(a.ahead, lane_blocks(columns / 16, a.groups));
   int64_t group = 0;
 #if defined(__AVX512F__)
   for (; group + 2 <= a.groups; group += 2) {
     for (int64_t column = 0; column < columns; column += kPairRows) {
+      ahead.next();
       value_block<kPairRows, 2>(a, group, column);
     }
   }
 #endif
   for (; group < a.groups; ++group) {
-    for (int64_t column = 0; column < a.cols; column += 16) {
+    for (int64_t column = 0; column < columns; column += 16) {
+      ahead.next();
 #if defined(__AVX512F__)
       value_block<16, 1>(a, group, column);
 #else
       value_block<6, 1>(a, group, column);
+      ahead.next();
       value_block<6, 1>(a, group, column + 6);
+      ahead.next();
       value_block<4, 1>(a, group, column + 12);
 #endif
     }

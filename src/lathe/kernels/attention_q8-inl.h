@@ -12,10 +12,11 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kQ8Keys = 8;  // keys in flight
 #else
-constexpr int kQ8Keys = 2;
+constexpr int kQ8Keys = kHasByteDot ? 2 : 4;
 #endif
 constexpr int64_t kLaneCodeBytes = kCacheGroup * kLaneGroup;
-constexpr int64_t kScaleBlocks = 16;  // blocks whose scales are converted at a time
+constexpr int64_t kScaleBlocks = 16;              // blocks that are converted at a time
+constexpr int64_t kBlockWords = 2 * kCacheGroup;  // bytes of a block as words: even columns, then odd ones
 
 // One block of a lane group: q holds its 32 columns.
 LATHE_INLINE void quantise_lane_block(const float* q, std::byte* out) {
@@ -104,9 +105,59 @@ LATHE_INLINE void score_q8_rows(const std::byte* const (&codes)[kQ8Keys],
   for (int i = 0; i < kQ8Keys; ++i) store(scores + i * kLaneGroup, sum[i]);
 }
 
+// The same from rows as words, blocks [begin, end) of key i at words[i]: for processors without dot products of bytes.
+// What a block of queries takes to become words serves all keys.
+LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks * kBlockWords],
+                                 const float (&scales)[kQ8Keys][kScaleBlocks],
+                                 int64_t begin,
+                                 int64_t end,
+                                 const std::byte* q,
+                                 float* scores) {
+  for (int64_t b = begin; b < end; ++b) {
+    const std::byte* block = q + b * kLaneBlockBytes;
+    I32x16 dot[kQ8Keys];
+    LATHE_UNROLL
+    for (int p = 0; p < kParts; ++p) {
+      const IntRegister offset = part_bytes_load(block + kLaneCodeBytes + 4 * kLaneGroup + p * kPartBytes);
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) dot[i].part[p] = offset;
+    }
+    for (int64_t four = 0; four < kCacheGroup / 4; ++four) {
+      const GroupBytes x = group_load(block + four * 4 * kLaneGroup);
+      GroupBytes even;
+      GroupBytes odd;
+      LATHE_UNROLL
+      for (int p = 0; p < kParts; ++p) {
+        even.part[p] = part_even_bytes(x.part[p]);
+        odd.part[p] = part_odd_bytes(x.part[p]);
+      }
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) {
+        const std::byte* key = words[i] + (b - begin) * kBlockWords + four * 4;
+        const IntRegister key_even = part_broadcast_four(key);
+        const IntRegister key_odd = part_broadcast_four(key + kCacheGroup);
+        LATHE_UNROLL
+        for (int p = 0; p < kParts; ++p) {
+          IntRegister& sum = dot[i].part[p];
+          sum = part_i32_add(sum, part_word_pairs(even.part[p], key_even));
+          sum = part_i32_add(sum, part_word_pairs(odd.part[p], key_odd));
+          part_pin(sum);
+        }
+      }
+    }
+    const F32x16 scale = load(reinterpret_cast<const float*>(block + kLaneCodeBytes));
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys; ++i) {
+      const F32x16 sum = b == 0 ? zero() : load(scores + i * kLaneGroup);
+      store(scores + i * kLaneGroup, fma(to_f32(dot[i]), mul(broadcast(scales[i][b - begin]), scale), sum));
+    }
+  }
+}
+
 void lane_scores_q8(const LaneScoresQ8Args& a) {
   const int64_t groups = (a.elements + kCacheGroup - 1) / kCacheGroup;
   const int64_t stride = groups * (kCacheGroup + 2);
+  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
   for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
     // Keys past the end repeat the last one; their scores are cleared below.
     const std::byte* codes[kQ8Keys];
@@ -117,6 +168,7 @@ void lane_scores_q8(const LaneScoresQ8Args& a) {
       codes[i] = row + a.first;
       halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
     }
+    ahead.next();
     for (int64_t begin = 0; begin < a.blocks; begin += kScaleBlocks) {
       const int64_t end = begin + kScaleBlocks < a.blocks ? begin + kScaleBlocks : a.blocks;
       alignas(64) float scales[kQ8Keys][kScaleBlocks];
@@ -126,8 +178,22 @@ void lane_scores_q8(const LaneScoresQ8Args& a) {
         store(scales[i],
               end - begin == kLanes ? decode<DType::kF16>(from) : decode_first<DType::kF16>(from, end - begin));
       }
+      alignas(64) std::byte words[kQ8Keys][kScaleBlocks * kBlockWords];
+      if constexpr (!kHasByteDot) {
+        for (int i = 0; i < kQ8Keys; ++i) {
+          for (int64_t b = begin; b < end; ++b) {
+            block_to_unsigned_words(codes[i] + b * kCacheGroup, words[i] + (b - begin) * kBlockWords);
+          }
+        }
+      }
       for (int64_t g = 0; g < a.groups; ++g) {
-        score_q8_rows(codes, scales, begin, end, a.q + g * a.q_stride, a.scores + g * kLaneScores + key * kLaneGroup);
+        const std::byte* q = a.q + g * a.q_stride;
+        float* scores = a.scores + g * kLaneScores + key * kLaneGroup;
+        if constexpr (kHasByteDot) {
+          score_q8_rows(codes, scales, begin, end, q, scores);
+        } else {
+          score_q8_words(words, scales, begin, end, q, scores);
+        }
       }
     }
   }

@@ -139,6 +139,16 @@ LATHE_INLINE void block_to_words(const std::byte* bytes, std::byte* words) {
   }
 }
 
+// The same of unsigned bytes.
+LATHE_INLINE void block_to_unsigned_words(const std::byte* bytes, std::byte* words) {
+  LATHE_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const int32x4_t half = part_bytes_load(bytes + i * 16);
+    part_bytes_store(words + i * 16, part_and(half, part_i32_set(0x00ff00ff)));
+    part_bytes_store(words + 32 + i * 16, part_shift_right(half, 8));
+  }
+}
+
 // Makes the compiler keep a running sum in a register and in the order of the source.
 LATHE_INLINE void part_pin(int32x4_t& sum) {
   __asm__("" : "+w"(sum));

@@ -257,6 +257,13 @@ LATHE_INLINE void block_to_words(const std::byte* bytes, std::byte* words) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 32), _mm256_srai_epi16(all, 8));
 }
 
+// The same of unsigned bytes.
+LATHE_INLINE void block_to_unsigned_words(const std::byte* bytes, std::byte* words) {
+  const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bytes));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words), _mm256_and_si256(all, _mm256_set1_epi16(0xff)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 32), _mm256_srli_epi16(all, 8));
+}
+
 // acc += sums of four products of unsigned bytes w with signed bytes x, for every lane.
 LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, IntRegister x) {
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)

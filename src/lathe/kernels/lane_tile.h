@@ -34,6 +34,13 @@ struct StripSource {
   int64_t cols = 0;
 };
 
+// Memory that will be read soon. Who gets one asks for it little by little while it works: many requests at once would
+// keep its own reads waiting. Changes no result.
+struct SoonRead {
+  const std::byte* data = nullptr;
+  int64_t bytes = 0;
+};
+
 // scores[g][key][lane] (+)= sum over c of strip[key][c] * q[g][c][lane], one chain of fused multiply-adds in ascending
 // c, for the keys below `keys` rounded up to 16. Without `accumulate` the chain starts from 0.
 struct LaneScoresArgs {
@@ -45,6 +52,7 @@ struct LaneScoresArgs {
   float* scores = nullptr;  // [groups][64][16]
   int64_t groups = 0;
   bool accumulate = false;
+  SoonRead ahead = {};
 };
 
 // Queries of a lane group as products with q8 rows take them: signed bytes, 32 columns (a block) to a scale per lane.
@@ -77,6 +85,7 @@ struct LaneScoresQ8Args {
   int64_t q_stride = 0;
   float* scores = nullptr;  // [groups][64][16]
   int64_t groups = 0;
+  SoonRead ahead = {};
 };
 
 // One step of online softmax in every lane of one group, as KernelTable::softmax_step defines it for a row: keys at or
@@ -103,6 +112,7 @@ struct LaneValuesArgs {
   float* out = nullptr;            // [groups][lane_columns(cols)][16], groups out_stride floats apart
   int64_t out_stride = 0;
   int64_t groups = 0;
+  SoonRead ahead = {};
 };
 
 }  // namespace lathe
