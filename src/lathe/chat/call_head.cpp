@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 
+#include "lathe/base/ascii.h"
+
 namespace lathe {
 
 namespace {
@@ -15,7 +17,7 @@ constexpr size_t kMaxName = 64;
 constexpr size_t kMaxSpace = 16;
 
 bool is_name_char(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' || c == '.';
+  return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.';
 }
 
 // Each takes something from the front of `rest`, which stays as it is unless the answer is kYes.

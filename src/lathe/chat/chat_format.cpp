@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 
 namespace lathe {
@@ -11,7 +12,7 @@ namespace lathe {
 namespace {
 
 bool is_word(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_';
+  return is_ascii_alnum(c) || c == '_';
 }
 
 // Whether the code of a template (what stands in {{ }} and {% %}, outside of strings) has the name `wanted`.

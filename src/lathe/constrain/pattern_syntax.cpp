@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 #include "lathe/tokenizer/pattern_cursor.h"
@@ -214,8 +215,7 @@ class Parser : private PatternCursor {
       return false;
     }
     if (c == 'x' || c == 'u') return parse_hex(start, single);
-    const bool punctuation = static_cast<unsigned char>(c) < 0x80 && c > ' ' && c != '_' && !(c >= '0' && c <= '9') &&
-                             !((c | 0x20) >= 'a' && (c | 0x20) <= 'z');
+    const bool punctuation = static_cast<unsigned char>(c) < 0x80 && c > ' ' && c != '_' && !is_ascii_alnum(c);
     if (!punctuation) return fail(start, str("escape ", quoted(pattern_.substr(start, 2)), " is not supported"));
     ++position_;
     single = static_cast<char32_t>(c);
@@ -226,10 +226,9 @@ class Parser : private PatternCursor {
     const int wanted = pattern_[position_++] == 'x' ? 2 : 4;
     single = 0;
     for (int i = 0; i < wanted; ++i, ++position_) {
-      const char c = peek(), lower = static_cast<char>(c | 0x20);
-      const bool digit = c >= '0' && c <= '9';
-      if (!digit && !(lower >= 'a' && lower <= 'f')) return fail(start, "expected hexadecimal digits");
-      single = single * 16 + static_cast<char32_t>(digit ? c - '0' : lower - 'a' + 10);
+      const int digit = hex_digit_value(peek());
+      if (digit < 0) return fail(start, "expected hexadecimal digits");
+      single = single * 16 + static_cast<char32_t>(digit);
     }
     if (single >= 0xD800 && single < 0xE000) return fail(start, "surrogates are not supported");
     return true;

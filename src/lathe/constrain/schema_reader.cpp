@@ -5,6 +5,7 @@
 #include <cmath>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 
 namespace lathe {
@@ -90,11 +91,7 @@ bool locate(const Json& at, const Json& wanted, std::string& pointer) {
 std::string unescaped(std::string_view part) {
   std::string bytes;
   for (size_t i = 0; i < part.size(); ++i) {
-    const auto digit = [&](size_t at) -> int {
-      const char c = at < part.size() ? part[at] : '\0', lower = static_cast<char>(c | 0x20);
-      if (c >= '0' && c <= '9') return c - '0';
-      return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-    };
+    const auto digit = [&](size_t at) { return at < part.size() ? hex_digit_value(part[at]) : -1; };
     if (part[i] == '%' && digit(i + 1) >= 0 && digit(i + 2) >= 0) {
       bytes += static_cast<char>(digit(i + 1) * 16 + digit(i + 2));
       i += 2;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/constrain/automaton.h"
 #include "lathe/constrain/schema_compiler.h"
@@ -15,8 +16,7 @@ constexpr int32_t kMaxCalls = 128;
 
 bool is_name(std::string_view name) {
   return !name.empty() && name.size() <= kMaxName && std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-           c == '.';
+    return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.';
   });
 }
 

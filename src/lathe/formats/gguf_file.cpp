@@ -3,6 +3,7 @@
 #include <cctype>
 #include <system_error>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/formats/gguf.h"
 
@@ -43,8 +44,7 @@ std::string part_suffix(int64_t part, int64_t count) {
 
 bool is_gguf_path(const fs::path& path) {
   std::string extension = path.extension().string();
-  std::transform(
-      extension.begin(), extension.end(), extension.begin(), [](unsigned char c) { return std::tolower(c); });
+  std::transform(extension.begin(), extension.end(), extension.begin(), ascii_lower);
   std::error_code ignored;
   return extension == ".gguf" && !fs::is_directory(path, ignored);
 }

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/file.h"
 #include "lathe/base/json.h"
 #include "lathe/base/log.h"
@@ -25,7 +26,7 @@ constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
 constexpr uint64_t kMaxRefBytes = 4096;
 
 bool is_name_character(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
+  return is_ascii_alnum(c) || c == '.' || c == '_' || c == '-';
 }
 
 bool is_component(std::string_view text) {
@@ -119,7 +120,7 @@ Status check_hub_name(const HubModelName& name) {
 
 bool is_lower_hex(std::string_view text, size_t digits) {
   return text.size() == digits &&
-         std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+         std::all_of(text.begin(), text.end(), [](char c) { return is_ascii_digit(c) || (c >= 'a' && c <= 'f'); });
 }
 
 HubFileRule hub_file_rule(std::string_view file) {

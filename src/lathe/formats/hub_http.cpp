@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 
 namespace lathe {
@@ -34,13 +35,9 @@ struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
 };
 
-char lower(char c) {
-  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-}
-
 std::string lower(std::string_view text) {
   std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), [](char c) { return lower(c); });
+  std::transform(out.begin(), out.end(), out.begin(), ascii_lower);
   return out;
 }
 
@@ -129,8 +126,7 @@ std::string percent_encode(std::string_view text, bool keep_slashes) {
   constexpr std::string_view kHex = "0123456789ABCDEF";
   std::string out;
   for (const char c : text) {
-    const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-                       c == '_' || c == '.' || c == '~' || (c == '/' && keep_slashes);
+    const bool plain = is_ascii_alnum(c) || c == '-' || c == '_' || c == '.' || c == '~' || (c == '/' && keep_slashes);
     if (plain) {
       out += c;
     } else {

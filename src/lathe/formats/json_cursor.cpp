@@ -1,5 +1,6 @@
 #include "lathe/formats/json_cursor.h"
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 
@@ -82,18 +83,9 @@ Result<uint32_t> JsonCursor::read_hex4() {
   uint32_t value = 0;
   for (int i = 0; i < 4; ++i) {
     if (position_ >= text_.size()) return expected("four hexadecimal digits");
-    const char c = text_[position_];
-    uint32_t digit = 0;
-    if (c >= '0' && c <= '9') {
-      digit = static_cast<uint32_t>(c - '0');
-    } else if (c >= 'a' && c <= 'f') {
-      digit = static_cast<uint32_t>(c - 'a') + 10;
-    } else if (c >= 'A' && c <= 'F') {
-      digit = static_cast<uint32_t>(c - 'A') + 10;
-    } else {
-      return expected("four hexadecimal digits");
-    }
-    value = value * 16 + digit;
+    const int digit = hex_digit_value(text_[position_]);
+    if (digit < 0) return expected("four hexadecimal digits");
+    value = value * 16 + static_cast<uint32_t>(digit);
     ++position_;
   }
   return value;

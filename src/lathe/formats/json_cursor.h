@@ -6,6 +6,7 @@
 #include <string>
 #include <string_view>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/result.h"
 
 namespace lathe {
@@ -50,7 +51,7 @@ class JsonCursor {
 
   bool peek_is(char c) const { return position_ < text_.size() && text_[position_] == c; }
 
-  bool peek_digit() const { return position_ < text_.size() && text_[position_] >= '0' && text_[position_] <= '9'; }
+  bool peek_digit() const { return position_ < text_.size() && is_ascii_digit(text_[position_]); }
 
   std::string_view text_;
   size_t position_ = 0;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/file.h"
 #include "lathe/base/sha256.h"
 #include "lathe/base/str.h"
@@ -27,10 +28,7 @@ bool equal_in_constant_time(std::string_view a, std::string_view b) {
 }
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](char x, char y) {
-    const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-    return lower(x) == lower(y);
-  });
+  return std::ranges::equal(a, b, {}, ascii_lower, ascii_lower);
 }
 
 // "name:port", "[::1]:port" -> the name.
@@ -109,8 +107,7 @@ std::string Access::allowed_origin(std::string_view origin) const {
 
 std::string Access::allowed_headers(std::string_view requested) {
   const auto is_list_character = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
-           c == ',' || c == ' ';
+    return is_ascii_alnum(c) || c == '-' || c == '_' || c == ',' || c == ' ';
   };
   if (requested.empty() || !std::ranges::all_of(requested, is_list_character)) {
     return "Authorization, Content-Type, X-Api-Key";

@@ -3,6 +3,7 @@
 #include <exception>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/server/page.h"
 #include "lathe/server/request_log.h"
@@ -17,20 +18,14 @@ Reply json_reply(const Json& json) {
 
 // %2F and the like; nothing when it is no such text.
 std::string percent_decoded(std::string_view text) {
-  const auto digit = [](char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-    return -1;
-  };
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] != '%') {
       out += text[i];
       continue;
     }
-    if (i + 2 >= text.size() || digit(text[i + 1]) < 0 || digit(text[i + 2]) < 0) return {};
-    out += static_cast<char>(digit(text[i + 1]) * 16 + digit(text[i + 2]));
+    if (i + 2 >= text.size() || hex_digit_value(text[i + 1]) < 0 || hex_digit_value(text[i + 2]) < 0) return {};
+    out += static_cast<char>(hex_digit_value(text[i + 1]) * 16 + hex_digit_value(text[i + 2]));
     i += 2;
   }
   return out;

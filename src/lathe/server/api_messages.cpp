@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/server/api_request.h"
 #include "lathe/server/field_reader.h"
@@ -107,10 +108,8 @@ std::optional<ApiError> read_message(const Json& message, const std::string& whe
 
 bool is_function_name(const Json& name) {
   if (!name.is_string() || name.as_string().empty() || name.as_string().size() > 64) return false;
-  return std::ranges::all_of(name.as_string(), [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-' ||
-           c == '.';
-  });
+  return std::ranges::all_of(name.as_string(),
+                             [](char c) { return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.'; });
 }
 
 }  // namespace

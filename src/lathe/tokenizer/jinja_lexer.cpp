@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 #include "lathe/tokenizer/jinja_text.h"
@@ -18,19 +19,13 @@ constexpr std::array<std::string_view, 25> kOperators = {"//", "**", "==", "!=",
                                                          "*",  "%",  "~",  "[",  "]",  "(",  ")", "{", "}",
                                                          ">",  "<",  "=",  ".",  ":",  "|",  ","};
 
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
 bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || static_cast<uint8_t>(c) >= 0x80;
+  return is_ascii_letter(c) || c == '_' || static_cast<uint8_t>(c) >= 0x80;
 }
 
 int digit_value(char c) {
-  if (is_digit(c)) return c - '0';
-  if (c >= 'a' && c <= 'z') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'Z') return c - 'A' + 10;
-  return 99;
+  if (is_ascii_digit(c)) return c - '0';
+  return is_ascii_letter(c) ? ascii_lower(c) - 'a' + 10 : 99;
 }
 
 // \r\n and \r become \n, and one line end at the very end goes away.
@@ -192,12 +187,12 @@ class Lexer {
     const char c = text_[at_];
     if (is_name_start(c)) {
       size_t end = at_;
-      while (end < text_.size() && (is_name_start(text_[end]) || is_digit(text_[end]))) ++end;
+      while (end < text_.size() && (is_name_start(text_[end]) || is_ascii_digit(text_[end]))) ++end;
       push(Kind::kName, text_.substr(at_, end - at_));
       at_ = end;
       return {};
     }
-    if (is_digit(c)) return lex_number();
+    if (is_ascii_digit(c)) return lex_number();
     if (c == '\'' || c == '"') return lex_string();
     for (std::string_view op : kOperators) {
       if (!looking_at(op)) continue;
@@ -246,14 +241,14 @@ class Lexer {
     };
     size_t end = digits_end(at_, 10);
     bool is_real = false;
-    if (end + 1 < text_.size() && text_[end] == '.' && is_digit(text_[end + 1])) {
+    if (end + 1 < text_.size() && text_[end] == '.' && is_ascii_digit(text_[end + 1])) {
       end = digits_end(end + 1, 10);
       is_real = true;
     }
     if (end < text_.size() && (text_[end] == 'e' || text_[end] == 'E')) {
       size_t exponent = end + 1;
       if (exponent < text_.size() && (text_[exponent] == '+' || text_[exponent] == '-')) ++exponent;
-      if (exponent < text_.size() && is_digit(text_[exponent])) {
+      if (exponent < text_.size() && is_ascii_digit(text_[exponent])) {
         end = digits_end(exponent, 10);
         is_real = true;
       }

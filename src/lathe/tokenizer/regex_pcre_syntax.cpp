@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 #include "lathe/tokenizer/pattern_cursor.h"
@@ -92,24 +93,9 @@ std::string_view lookup(const std::array<std::pair<std::string_view, std::string
   return at == table.end() ? std::string_view() : at->second;
 }
 
-bool is_digit(char c) {
-  return c >= '0' && c <= '9';
-}
-
-bool is_letter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-int hex_value(char c) {
-  if (is_digit(c)) return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
 // A code point for which PCRE2 has no other meaning, inside and outside of classes.
 std::string plain(char32_t c) {
-  if (c < 0x80 && (is_letter(static_cast<char>(c)) || is_digit(static_cast<char>(c)))) {
+  if (c < 0x80 && is_ascii_alnum(static_cast<char>(c))) {
     return std::string(1, static_cast<char>(c));
   }
   std::string digits;
@@ -256,7 +242,7 @@ class Translator : private PatternCursor {
     size_t end = position_ + 1;
     const auto digits = [&] {
       const size_t begin = end;
-      while (end < pattern_.size() && is_digit(pattern_[end])) ++end;
+      while (end < pattern_.size() && is_ascii_digit(pattern_[end])) ++end;
       return std::string(pattern_.substr(begin, end - begin));
     };
     std::string low = digits(), high;
@@ -349,7 +335,7 @@ class Translator : private PatternCursor {
   Result<Escape> parse_escape(bool in_class) {
     const size_t start = position_++;
     if (at_end()) return fail_at(start, "pattern ends in a backslash");
-    if (!is_letter(peek()) && !is_digit(peek())) return single_escape(decode_utf8(pattern_, position_));
+    if (!is_ascii_alnum(peek())) return single_escape(decode_utf8(pattern_, position_));
     const char c = pattern_[position_++];
     constexpr std::string_view kControls = "nrtfvae", kControlValues = "\n\r\t\f\v\a\x1b";
     if (const size_t at = kControls.find(c); at != kNone) {
@@ -387,7 +373,7 @@ class Translator : private PatternCursor {
 
   Result<Escape> escape_in_class(char c, size_t start) {
     if (c == 'b') return single_escape(0x08);
-    if (is_digit(c) && c < '8') {
+    if (is_ascii_digit(c) && c < '8') {
       --position_;
       return octal();
     }
@@ -400,8 +386,8 @@ class Translator : private PatternCursor {
     if (c == 'B') return other_escape(str("(?:(?<=", word, ")(?=", word, ")|(?<!", word, ")(?!", word, "))"));
     if (c == 'O') return other_escape("(?s:.)");
     if (std::string_view("AzZGRXKN").find(c) != kNone) return other_escape(std::string(pattern_.substr(start, 2)));
-    if (is_digit(c)) {
-      while (is_digit(peek())) ++position_;
+    if (is_ascii_digit(c)) {
+      while (is_ascii_digit(peek())) ++position_;
       return other_escape(str("\\g{", pattern_.substr(start + 1, position_ - start - 1), "}"));
     }
     if ((c == 'k' || c == 'g') && (peek() == '<' || peek() == '\'')) {
@@ -429,8 +415,8 @@ class Translator : private PatternCursor {
     const int most = braces ? 8 : kind == 'x' ? 2 : 4;
     char32_t value = 0;
     int digits = 0;
-    for (; digits < most && hex_value(peek()) >= 0; ++digits) {
-      value = value * 16 + static_cast<char32_t>(hex_value(pattern_[position_++]));
+    for (; digits < most && hex_digit_value(peek()) >= 0; ++digits) {
+      value = value * 16 + static_cast<char32_t>(hex_digit_value(pattern_[position_++]));
     }
     const bool complete = braces ? digits > 0 && accept("}") : digits == most;
     const bool byte = kind == 'x' && !braces && value >= 0x80;
@@ -449,7 +435,7 @@ class Translator : private PatternCursor {
         if (c != ' ' && c != '_' && c != '-') name += c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
       }
       position_ = close + 1;
-    } else if (is_letter(peek())) {
+    } else if (is_ascii_letter(peek())) {
       name = static_cast<char>(pattern_[position_++] | 0x20);
     } else {
       return fail_at(start, "expected {name} after \\p");
@@ -467,7 +453,7 @@ class Translator : private PatternCursor {
     if (const std::string_view category = lookup(kCategoryNames, name); !category.empty()) {
       return str("\\p{", category, "}");
     }
-    const bool safe = !name.empty() && std::all_of(name.begin(), name.end(), [](char c) { return is_letter(c); });
+    const bool safe = !name.empty() && std::all_of(name.begin(), name.end(), is_ascii_letter);
     // A bare script name means Script_Extensions to PCRE2.
     for (const char* kind : {"sc:", ""}) {
       std::string items = str("\\p{", kind, name, "}");

@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 #include "lathe/tokenizer/pattern_cursor.h"
@@ -25,14 +26,14 @@ RegexNode set_node(RangeSet set) {
   return node;
 }
 
-bool is_ascii_letter(char32_t c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+bool is_letter(char32_t c) {
+  return c < 0x80 && is_ascii_letter(static_cast<char>(c));
 }
 
 // Simple case folding of ASCII letters, with the two characters beyond ASCII that fold to one.
 void add_folded(RangeSet& set, char32_t c) {
   set.add(c, c + 1);
-  if (!is_ascii_letter(c)) return;
+  if (!is_letter(c)) return;
   set.add(c ^ 0x20, (c ^ 0x20) + 1);
   if ((c | 0x20) == 's') set.add(0x17F, 0x180);
   if ((c | 0x20) == 'k') set.add(0x212A, 0x212B);
@@ -128,7 +129,7 @@ class Parser : private PatternCursor {
 
   RegexNode literal_node(char32_t c) const {
     RegexNode node;
-    if (ignore_case_ && is_ascii_letter(c)) {
+    if (ignore_case_ && is_letter(c)) {
       RangeSet set;
       add_folded(set, c);
       return set_node(std::move(set));
@@ -260,7 +261,7 @@ class Parser : private PatternCursor {
       default:
         break;
     }
-    if (static_cast<unsigned char>(c) >= 0x80 || is_ascii_letter(static_cast<char32_t>(c)) || (c >= '0' && c <= '9')) {
+    if (static_cast<unsigned char>(c) >= 0x80 || is_ascii_alnum(c)) {
       return fail_at(start, str("escape ", quoted(pattern_.substr(start, 2)), " is not supported"), Errc::kUnsupported);
     }
     single = static_cast<char32_t>(c);

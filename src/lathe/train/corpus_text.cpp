@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <unordered_set>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/utf8.h"
 
 namespace lathe::train {
@@ -17,7 +18,7 @@ constexpr std::string_view kStopWords[] = {
 bool is_usual(char32_t c) {
   if (c < 0x80) {
     const char ascii = static_cast<char>(c);
-    return is_ascii_letter(ascii) || is_digit(ascii) || is_space(ascii) ||
+    return is_ascii_alnum(ascii) || is_space(ascii) ||
            std::string_view(".,;:!?'\"()-").find(ascii) != std::string_view::npos;
   }
   // Quotation marks and dashes are usual; arrows, drawings, pictures, private use and U+FFFD are not.
@@ -96,7 +97,7 @@ double symbol_share(std::string_view text) {
 }
 
 double digit_share(std::string_view text) {
-  return share_of(std::ranges::count_if(text, is_digit), count_code_points(text));
+  return share_of(std::ranges::count_if(text, is_ascii_digit), count_code_points(text));
 }
 
 double repeated_line_share(std::string_view text) {

@@ -7,21 +7,13 @@
 #include <string>
 #include <string_view>
 
+#include "lathe/base/ascii.h"
+
 namespace lathe::train {
 
-// ASCII alone, as the two below.
+// ASCII alone.
 inline bool is_space(char c) {
   return c == ' ' || c == '\n' || c == '\t' || c == '\r';
-}
-
-// A to Z, a to z.
-inline bool is_ascii_letter(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
-}
-
-// 0 to 9.
-inline bool is_digit(char c) {
-  return c >= '0' && c <= '9';
 }
 
 // Spreads the bits of a hash.
@@ -41,7 +33,7 @@ uint64_t hash_text(std::string_view text);
 template <class Body>
 void each_word(std::string_view text, const Body& body) {
   std::string word;
-  const auto is_part = [](char c) { return is_ascii_letter(c) || is_digit(c) || (c & 0x80) != 0; };
+  const auto is_part = [](char c) { return is_ascii_alnum(c) || (c & 0x80) != 0; };
   for (size_t i = 0; i < text.size();) {
     while (i < text.size() && is_space(text[i])) ++i;
     size_t end = i;
@@ -52,7 +44,7 @@ void each_word(std::string_view text, const Body& body) {
     i = end;
     if (piece.empty()) continue;
     word.assign(piece);
-    for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+    for (char& c : word) c = ascii_lower(c);
     body(std::string_view(word));
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/train/recipe_section.h"
 #include "lathe/train/toml.h"
@@ -232,9 +233,7 @@ Status read_variants(const Json* json, std::vector<Variant>& out) {
     }
     LATHE_TRY(section.finish());
     // It names a folder.
-    const auto fits = [](char c) {
-      return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-    };
+    const auto fits = [](char c) { return is_ascii_alnum(c) || c == '-' || c == '_'; };
     if (variant.name.empty() || !std::ranges::all_of(variant.name, fits)) {
       section.fail("name", str("expected letters, digits, - and _, found ", quoted(variant.name)));
     }

@@ -4,6 +4,7 @@
 #include <array>
 #include <cctype>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/check.h"
 
 namespace lathe {
@@ -73,7 +74,7 @@ int64_t layer_of(std::string_view name) {
   name.remove_prefix(kPrefix.size());
   int64_t layer = -1;
   for (const char c : name.substr(0, 9)) {
-    if (c < '0' || c > '9') break;
+    if (!is_ascii_digit(c)) break;
     layer = std::max<int64_t>(layer, 0) * 10 + (c - '0');
   }
   return layer;
@@ -136,7 +137,7 @@ DType fitting(DType format, int64_t cols) {
 
 std::optional<QuantType> quant_type_from_name(std::string_view name) {
   std::string small(name);
-  std::ranges::transform(small, small.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  std::ranges::transform(small, small.begin(), ascii_lower);
   for (const TypeEntry& e : kTypes) {
     if (e.name == small) return e.type;
   }
