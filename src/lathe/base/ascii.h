@@ -14,6 +14,7 @@ constexpr bool is_ascii_letter(char c) {
   return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
 }
 
+// A letter or a digit.
 constexpr bool is_ascii_alnum(char c) {
   return is_ascii_letter(c) || is_ascii_digit(c);
 }
