@@ -3,8 +3,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <new>
+#include <type_traits>
 
+#include "lathe/base/anonymous_memory.h"
 #include "lathe/base/check.h"
 #include "lathe/base/result.h"
 #include "lathe/base/str.h"
@@ -20,17 +23,21 @@ class Workspace {
   static Result<Workspace> create(int64_t floats) {
     Workspace workspace;
     const auto bytes = static_cast<size_t>(floats) * sizeof(float);
-    void* memory = ::operator new(bytes > 0 ? bytes : 1, std::align_val_t{kTensorAlignment}, std::nothrow);
-    if (memory == nullptr)
+    if (bytes >= kHugeBytes) {
+      workspace.pages_ = AnonymousMemory(bytes, AnonymousMemory::Commit::kNow);
+    } else {
+      workspace.heap_.reset(
+          static_cast<float*>(::operator new(bytes > 0 ? bytes : 1, std::align_val_t{kTensorAlignment}, std::nothrow)));
+    }
+    if (workspace.data() == nullptr)
       return Error{Errc::kResourceExhausted, str("no memory for ", human_bytes(bytes), " of scratch")};
-    workspace.data_.reset(static_cast<float*>(memory));
     workspace.capacity_ = floats;
     return workspace;
   }
 
   // Memory for `count` floats, aligned to a cache line, valid until the enclosing Scope ends. Not initialised.
   float* take(int64_t count) {
-    float* out = data_.get() + used_;
+    float* out = data() + used_;
     used_ += padded(count);
     LATHE_CHECK(used_ <= capacity_, "workspace of ", capacity_, " floats, wanted ", used_);
     return out;
@@ -68,7 +75,13 @@ class Workspace {
     void operator()(float* pointer) const { ::operator delete(pointer, std::align_val_t{kTensorAlignment}); }
   };
 
-  std::unique_ptr<float, Free> data_;
+  // Products walk through matrices in long strides, for which small pages have too few places in the processor's table.
+  static constexpr size_t kHugeBytes = size_t{16} << 20;
+
+  float* data() const { return heap_ ? heap_.get() : reinterpret_cast<float*>(pages_.data()); }
+
+  std::unique_ptr<float, Free> heap_;
+  AnonymousMemory pages_;  // instead, from kHugeBytes on: in huge pages where the system has them
   int64_t capacity_ = 0;
   int64_t used_ = 0;
 };
