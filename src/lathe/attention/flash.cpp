@@ -116,13 +116,14 @@ class FlashRun {
   }
 
   // Runs the collected tasks in parallel, then folds their results into the output, the splits of one row in order.
-  // Threads take task after task, because causal tasks differ in size.
+  // Threads take task after task, because tasks differ in size: the last ones first, since the first splits are short
+  // and even out what is left at the end.
   void flush() {
     if (task_count_ == 0) return;
     make_bundles();
     std::atomic<int64_t> next{0};
     cpu_.pool.run(std::min<int64_t>(bundle_count_, cpu_.pool.threads()), 1, [&](int64_t, int64_t, int thread) {
-      for (int64_t i = next++; i < bundle_count_; i = next++) {
+      for (int64_t i = bundle_count_ - ++next; i >= 0; i = bundle_count_ - ++next) {
         const auto from = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i)]);
         const auto to = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i) + 1]);
         run_bundle(std::span(order_).subspan(from, to - from), scratch_ + thread * task_floats_);
