@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <span>
 
 namespace lathe {
 
@@ -59,6 +60,13 @@ void for_strips(const KernelTable& kernels,
   }
 }
 
+// Lanes that have a row, as far as it saves work to know: of several groups all.
+int64_t lanes_in_use(const LaneBlock& b, int64_t first, int64_t groups) {
+  const auto lanes = std::span(b.position_GL + first * kLaneGroup, kLaneGroup);
+  const bool half = groups == 1 && std::ranges::all_of(lanes.last(kLaneGroup / 2), [](int64_t p) { return p < 0; });
+  return half ? kLaneGroup / 2 : kLaneGroup;
+}
+
 // Raw scores of `groups` lane groups from `first` on.
 void take_scores(const KernelTable& kernels,
                  const LaneBlock& b,
@@ -90,6 +98,7 @@ void take_scores(const KernelTable& kernels,
                          .scores = scratch.scores_GS,
                          .groups = groups,
                          .accumulate = column > 0,
+                         .lanes = lanes_in_use(b, first, groups),
                          .ahead = soon});
   };
   for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, ahead, score);
@@ -131,6 +140,7 @@ void attend_batch(const KernelTable& kernels,
                          .out = b.out_GVL + first * out_stride + column * kLaneGroup,
                          .out_stride = out_stride,
                          .groups = groups,
+                         .lanes = lanes_in_use(b, first, groups),
                          .ahead = soon});
   };
   for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add_values);

@@ -15,6 +15,7 @@ namespace {
 #if defined(__AVX512F__)
 constexpr int kPairRows = 8;  // with two lane groups
 #endif
+constexpr int kHalfParts = kParts > 1 ? kParts / 2 : 1;
 
 // Asks for a SoonRead in `calls` steps.
 class Ahead {
@@ -34,8 +35,15 @@ class Ahead {
   int64_t step_;
 };
 
+// Whether half of every vector is work for nobody: a register is less than a lane group, and the upper lanes are
+// unused.
+LATHE_INLINE bool is_half(int64_t lanes) {
+  return kParts > 1 && lanes <= kLaneGroup / 2;
+}
+
 // Blocks that a function over 16-row tiles of `groups` lane groups consists of.
-LATHE_INLINE int64_t lane_blocks(int64_t tiles, int64_t groups) {
+LATHE_INLINE int64_t lane_blocks(int64_t tiles, int64_t groups, bool half) {
+  if (half) return tiles * groups * 2;
 #if defined(__AVX512F__)
   return tiles * (groups / 2 * (16 / kPairRows) + groups % 2);
 #else
@@ -43,8 +51,9 @@ LATHE_INLINE int64_t lane_blocks(int64_t tiles, int64_t groups) {
 #endif
 }
 
-// acc[i][g] += sum over k of b[i * row_step + k * step] * x[g * x_stride + 16 k + lane] in ascending k.
-template <int kRows, int kGroups, int64_t kRowStep, int64_t kStep>
+// acc[i][g] += sum over k of b[i * row_step + k * step] * x[g * x_stride + 16 k + lane] in ascending k, in the
+// first kUsed parts of the lanes.
+template <int kRows, int kGroups, int kUsed, int64_t kRowStep, int64_t kStep>
 LATHE_INLINE void lane_products(
     F32x16 (&acc)[kRows][kGroups], const float* b, const float* x, int64_t x_stride, int64_t n) {
   for (int64_t k = 0; k < n; ++k) {
@@ -55,11 +64,11 @@ LATHE_INLINE void lane_products(
     for (int i = 0; i < kRows; ++i) {
       PartRegister value = part_set(b[i * kRowStep + k * kStep]);
       // A broadcast that only one product uses is folded into it.
-      if constexpr (kGroups * kParts > 1) keep(value);
+      if constexpr (kGroups * kUsed > 1) keep(value);
       LATHE_UNROLL
       for (int g = 0; g < kGroups; ++g) {
         LATHE_UNROLL
-        for (int p = 0; p < kParts; ++p) {
+        for (int p = 0; p < kUsed; ++p) {
           acc[i][g].part[p] = part_fma(value, lanes[g].part[p], acc[i][g].part[p]);
         }
       }
@@ -68,7 +77,7 @@ LATHE_INLINE void lane_products(
 }
 
 // Scores of kRows keys from `key`, kGroups lane groups from `group`.
-template <int kRows, int kGroups>
+template <int kRows, int kGroups, int kUsed = kParts>
 LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t key) {
   F32x16 acc[kRows][kGroups];
   float* scores = a.scores + group * kLaneScores + key * kLaneGroup;
@@ -79,7 +88,7 @@ LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t ke
       acc[i][g] = a.accumulate ? load(scores + g * kLaneScores + i * kLaneGroup) : zero();
     }
   }
-  lane_products<kRows, kGroups, kStripColumns, 1>(
+  lane_products<kRows, kGroups, kUsed, kStripColumns, 1>(
       acc, a.strip + key * kStripColumns, a.q + group * a.q_stride, a.q_stride, a.cols);
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -89,7 +98,7 @@ LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t ke
 }
 
 // Output columns [column, column + kRows) of kGroups lane groups from `group`.
-template <int kRows, int kGroups>
+template <int kRows, int kGroups, int kUsed = kParts>
 LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t column) {
   F32x16 acc[kRows][kGroups];
   float* out = a.out + group * a.out_stride + column * kLaneGroup;
@@ -99,7 +108,7 @@ LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t co
     LATHE_UNROLL
     for (int i = 0; i < kRows; ++i) acc[i][g] = mul(load(out + g * a.out_stride + i * kLaneGroup), factor);
   }
-  lane_products<kRows, kGroups, 1, kStripColumns>(
+  lane_products<kRows, kGroups, kUsed, 1, kStripColumns>(
       acc, a.strip + column, a.weights + group * kLaneScores, kLaneScores, (a.keys + 15) / 16 * 16);
   LATHE_UNROLL
   for (int i = 0; i < kRows; ++i) {
@@ -110,8 +119,15 @@ LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t co
 
 void lane_scores(const LaneScoresArgs& a) {
   const int64_t keys = (a.keys + 15) / 16 * 16;
-  Ahead ahead(a.ahead, lane_blocks(keys / 16, a.groups));
+  const bool half = is_half(a.lanes);
+  Ahead ahead(a.ahead, lane_blocks(keys / 16, a.groups, half));
   int64_t group = 0;
+  for (; half && group < a.groups; ++group) {
+    for (int64_t key = 0; key < keys; key += 8) {
+      ahead.next();
+      score_block<8, 1, kHalfParts>(a, group, key);
+    }
+  }
 #if defined(__AVX512F__)
   for (; group + 2 <= a.groups; group += 2) {
     for (int64_t key = 0; key < keys; key += kPairRows) {
@@ -138,8 +154,15 @@ void lane_scores(const LaneScoresArgs& a) {
 
 void lane_values(const LaneValuesArgs& a) {
   const int64_t columns = (a.cols + 15) / 16 * 16;
-  Ahead ahead(a.ahead, lane_blocks(columns / 16, a.groups));
+  const bool half = is_half(a.lanes);
+  Ahead ahead(a.ahead, lane_blocks(columns / 16, a.groups, half));
   int64_t group = 0;
+  for (; half && group < a.groups; ++group) {
+    for (int64_t column = 0; column < columns; column += 8) {
+      ahead.next();
+      value_block<8, 1, kHalfParts>(a, group, column);
+    }
+  }
 #if defined(__AVX512F__)
   for (; group + 2 <= a.groups; group += 2) {
     for (int64_t column = 0; column < columns; column += kPairRows) {

@@ -52,6 +52,8 @@ struct LaneScoresArgs {
   float* scores = nullptr;  // [groups][64][16]
   int64_t groups = 0;
   bool accumulate = false;
+  int64_t lanes =
+      kLaneGroup;  // the first lanes of every group that count; what the others hold afterwards is undefined
   SoonRead ahead = {};
 };
 
@@ -112,6 +114,7 @@ struct LaneValuesArgs {
   float* out = nullptr;            // [groups][lane_columns(cols)][16], groups out_stride floats apart
   int64_t out_stride = 0;
   int64_t groups = 0;
+  int64_t lanes = kLaneGroup;  // as in LaneScoresArgs
   SoonRead ahead = {};
 };
 
