@@ -63,7 +63,6 @@ function(lathe_test target)
   target_compile_options(${target} PRIVATE ${LATHE_TEST_OPTIMIZATION})
   target_link_libraries(${target} PRIVATE lathe_test_support lathe_options ${arg_LINKS} GTest::gtest GTest::gmock
                                           GTest::gtest_main)
-  target_precompile_headers(${target} REUSE_FROM lathe_test_headers)
   add_test(NAME ${target} COMMAND ${target})
   set_tests_properties(${target} PROPERTIES LABELS ${arg_LABEL} TIMEOUT ${arg_TIMEOUT})
 endfunction()

@@ -1,1 +1,0 @@
-// Nothing but the headers that CMakeLists.txt names for all tests.
