@@ -98,8 +98,7 @@ void flash_by_lanes(const KernelTable& kernels,
                   .keys = std::min(page + kPageTokens, keys_end) - start};
     // Where rows belong to one group, all of the next page will be read.
     if (const int64_t next = page + kPageTokens; next < keys_end && p.groups.size() == 1) {
-      tile.ahead = cache.row(next);
-      tile.ahead_bytes = std::min(kPageTokens, keys_end - next) * cache.row_bytes();
+      tile.ahead = {cache.row(next), std::min(kPageTokens, keys_end - next) * cache.row_bytes()};
     }
     const int64_t first_group = tasks.size() > 1 ? 0 : (first.first_row_at(start) - first.row_begin) / kLaneGroup;
     attend_tile(kernels, block, first_group, groups, tile, p.scale, tile_scratch);

@@ -9,16 +9,16 @@ namespace lathe {
 
 namespace {
 
-// What comes after a tile, handed out to the steps of the work on it.
+// What is read after a tile, handed out to the steps of the work on it.
 struct AheadShares {
-  const LaneTile& tile;
+  SoonRead whole;
   int64_t all = 0;   // shares
   int64_t done = 0;  // of them
 
   SoonRead take(int64_t count) {
-    const int64_t begin = tile.ahead_bytes * done / all;
+    const int64_t begin = whole.bytes * done / all;
     done += count;
-    return {tile.ahead + begin, tile.ahead_bytes * done / all - begin};
+    return {whole.data + begin, whole.bytes * done / all - begin};
   }
 };
 
@@ -67,11 +67,12 @@ int64_t lanes_in_use(const LaneBlock& b, int64_t first, int64_t groups) {
   return half ? kLaneGroup / 2 : kLaneGroup;
 }
 
-// Raw scores of `groups` lane groups from `first` on.
+// Raw scores of `groups` lane groups from `first` on, of which the first `lanes` count.
 void take_scores(const KernelTable& kernels,
                  const LaneBlock& b,
                  int64_t first,
                  int64_t groups,
+                 int64_t lanes,
                  const LaneTile& tile,
                  const TileScratch& scratch,
                  AheadShares& ahead) {
@@ -98,7 +99,7 @@ void take_scores(const KernelTable& kernels,
                          .scores = scratch.scores_GS,
                          .groups = groups,
                          .accumulate = column > 0,
-                         .lanes = lanes_in_use(b, first, groups),
+                         .lanes = lanes,
                          .ahead = soon});
   };
   for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, ahead, score);
@@ -113,22 +114,23 @@ void attend_batch(const KernelTable& kernels,
                   const LaneTile& tile,
                   float scale,
                   const TileScratch& scratch) {
-  AheadShares ahead{.tile = tile, .all = strips_of(b.key_cols) + strips_of(b.value_cols)};
-  take_scores(kernels, b, first, groups, tile, scratch, ahead);
+  AheadShares ahead{.whole = tile.ahead, .all = strips_of(b.key_cols) + strips_of(b.value_cols)};
+  const int64_t lanes = lanes_in_use(b, first, groups);
+  take_scores(kernels, b, first, groups, lanes, tile, scratch, ahead);
   const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for (int64_t g = 0; g < groups; ++g) {
-    const int64_t lanes = (first + g) * kLaneGroup;
+    const int64_t lane = (first + g) * kLaneGroup;
     std::array<int32_t, kLaneGroup> visible{};
     for (int64_t i = 0; i < kLaneGroup; ++i) {
       visible[static_cast<size_t>(i)] =
-          static_cast<int32_t>(std::clamp(b.position_GL[lanes + i] + 1 - tile.start, int64_t{0}, tile.keys));
+          static_cast<int32_t>(std::clamp(b.position_GL[lane + i] + 1 - tile.start, int64_t{0}, tile.keys));
     }
     kernels.lane_softmax({.scores = scratch.scores_GS + g * kLaneScores,
                           .keys = tile.keys,
                           .visible = visible.data(),
                           .scale = scale,
-                          .maximum = b.maximum_GL + lanes,
-                          .sum = b.sum_GL + lanes,
+                          .maximum = b.maximum_GL + lane,
+                          .sum = b.sum_GL + lane,
                           .factor = scratch.factor_GL + g * kLaneGroup});
   }
   const auto add_values = [&](int64_t column, int64_t cols, SoonRead soon) {
@@ -140,7 +142,7 @@ void attend_batch(const KernelTable& kernels,
                          .out = b.out_GVL + first * out_stride + column * kLaneGroup,
                          .out_stride = out_stride,
                          .groups = groups,
-                         .lanes = lanes_in_use(b, first, groups),
+                         .lanes = lanes,
                          .ahead = soon});
   };
   for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add_values);

@@ -43,9 +43,8 @@ struct LaneTile {
   int64_t value_first = 0;
   int64_t start = 0;  // position of the first row
   int64_t keys = 0;   // 1..64
-  // What will be read next, brought nearer meanwhile; may be null.
-  const std::byte* ahead = nullptr;
-  int64_t ahead_bytes = 0;
+  // What will be read next, brought nearer meanwhile.
+  SoonRead ahead = {};
 };
 
 // Floats of the scratch of attend_tile.

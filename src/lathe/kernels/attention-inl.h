@@ -35,20 +35,49 @@ class Ahead {
   int64_t step_;
 };
 
-// Whether half of every vector is work for nobody: a register is less than a lane group, and the upper lanes are
-// unused.
-LATHE_INLINE bool is_half(int64_t lanes) {
-  return kParts > 1 && lanes <= kLaneGroup / 2;
-}
-
-// Blocks that a function over 16-row tiles of `groups` lane groups consists of.
-LATHE_INLINE int64_t lane_blocks(int64_t tiles, int64_t groups, bool half) {
-  if (half) return tiles * groups * 2;
+// Calls block<kRows, kGroups, kUsed>(group, row) for all `rows` (a multiple of 16) of `groups` lane groups, as many
+// rows and groups together as fill the registers; kUsed parts of the lanes are in use. Between the calls it asks for
+// `soon`.
+template <class Block>
+LATHE_INLINE void for_lane_blocks(
+    int64_t groups, int64_t rows, int64_t lanes, const SoonRead& soon, const Block& block) {
+  const int64_t tiles = rows / 16;
+  if (kParts > 1 && lanes <= kLaneGroup / 2) {
+    Ahead ahead(soon, groups * tiles * 2);
+    for (int64_t group = 0; group < groups; ++group) {
+      for (int64_t row = 0; row < rows; row += 8) {
+        ahead.next();
+        block.template operator()<8, 1, kHalfParts>(group, row);
+      }
+    }
+    return;
+  }
+  int64_t group = 0;
 #if defined(__AVX512F__)
-  return tiles * (groups / 2 * (16 / kPairRows) + groups % 2);
+  Ahead ahead(soon, tiles * (groups / 2 * (16 / kPairRows) + groups % 2));
+  for (; group + 2 <= groups; group += 2) {
+    for (int64_t row = 0; row < rows; row += kPairRows) {
+      ahead.next();
+      block.template operator()<kPairRows, 2, kParts>(group, row);
+    }
+  }
 #else
-  return tiles * groups * 3;
+  Ahead ahead(soon, tiles * groups * 3);
 #endif
+  for (; group < groups; ++group) {
+    for (int64_t row = 0; row < rows; row += 16) {
+      ahead.next();
+#if defined(__AVX512F__)
+      block.template operator()<16, 1, kParts>(group, row);
+#else
+      block.template operator()<6, 1, kParts>(group, row);
+      ahead.next();
+      block.template operator()<6, 1, kParts>(group, row + 6);
+      ahead.next();
+      block.template operator()<4, 1, kParts>(group, row + 12);
+#endif
+    }
+  }
 }
 
 // acc[i][g] += sum over k of b[i * row_step + k * step] * x[g * x_stride + 16 k + lane] in ascending k, in the
@@ -77,7 +106,7 @@ LATHE_INLINE void lane_products(
 }
 
 // Scores of kRows keys from `key`, kGroups lane groups from `group`.
-template <int kRows, int kGroups, int kUsed = kParts>
+template <int kRows, int kGroups, int kUsed>
 LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t key) {
   F32x16 acc[kRows][kGroups];
   float* scores = a.scores + group * kLaneScores + key * kLaneGroup;
@@ -98,7 +127,7 @@ LATHE_INLINE void score_block(const LaneScoresArgs& a, int64_t group, int64_t ke
 }
 
 // Output columns [column, column + kRows) of kGroups lane groups from `group`.
-template <int kRows, int kGroups, int kUsed = kParts>
+template <int kRows, int kGroups, int kUsed>
 LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t column) {
   F32x16 acc[kRows][kGroups];
   float* out = a.out + group * a.out_stride + column * kLaneGroup;
@@ -118,73 +147,18 @@ LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t co
 }
 
 void lane_scores(const LaneScoresArgs& a) {
-  const int64_t keys = (a.keys + 15) / 16 * 16;
-  const bool half = is_half(a.lanes);
-  Ahead ahead(a.ahead, lane_blocks(keys / 16, a.groups, half));
-  int64_t group = 0;
-  for (; half && group < a.groups; ++group) {
-    for (int64_t key = 0; key < keys; key += 8) {
-      ahead.next();
-      score_block<8, 1, kHalfParts>(a, group, key);
-    }
-  }
-#if defined(__AVX512F__)
-  for (; group + 2 <= a.groups; group += 2) {
-    for (int64_t key = 0; key < keys; key += kPairRows) {
-      ahead.next();
-      score_block<kPairRows, 2>(a, group, key);
-    }
-  }
-#endif
-  for (; group < a.groups; ++group) {
-    for (int64_t key = 0; key < keys; key += 16) {
-      ahead.next();
-#if defined(__AVX512F__)
-      score_block<16, 1>(a, group, key);
-#else
-      score_block<6, 1>(a, group, key);
-      ahead.next();
-      score_block<6, 1>(a, group, key + 6);
-      ahead.next();
-      score_block<4, 1>(a, group, key + 12);
-#endif
-    }
-  }
+  const auto block = [&]<int kRows, int kGroups, int kUsed>(int64_t group, int64_t key) __attribute__((always_inline)) {
+    score_block<kRows, kGroups, kUsed>(a, group, key);
+  };
+  for_lane_blocks(a.groups, (a.keys + 15) / 16 * 16, a.lanes, a.ahead, block);
 }
 
 void lane_values(const LaneValuesArgs& a) {
-  const int64_t columns = (a.cols + 15) / 16 * 16;
-  const bool half = is_half(a.lanes);
-  Ahead ahead(a.ahead, lane_blocks(columns / 16, a.groups, half));
-  int64_t group = 0;
-  for (; half && group < a.groups; ++group) {
-    for (int64_t column = 0; column < columns; column += 8) {
-      ahead.next();
-      value_block<8, 1, kHalfParts>(a, group, column);
-    }
-  }
-#if defined(__AVX512F__)
-  for (; group + 2 <= a.groups; group += 2) {
-    for (int64_t column = 0; column < columns; column += kPairRows) {
-      ahead.next();
-      value_block<kPairRows, 2>(a, group, column);
-    }
-  }
-#endif
-  for (; group < a.groups; ++group) {
-    for (int64_t column = 0; column < columns; column += 16) {
-      ahead.next();
-#if defined(__AVX512F__)
-      value_block<16, 1>(a, group, column);
-#else
-      value_block<6, 1>(a, group, column);
-      ahead.next();
-      value_block<6, 1>(a, group, column + 6);
-      ahead.next();
-      value_block<4, 1>(a, group, column + 12);
-#endif
-    }
-  }
+  const auto block = [&]<int kRows, int kGroups, int kUsed>(int64_t group, int64_t column)
+      __attribute__((always_inline)) {
+    value_block<kRows, kGroups, kUsed>(a, group, column);
+  };
+  for_lane_blocks(a.groups, (a.cols + 15) / 16 * 16, a.lanes, a.ahead, block);
 }
 
 // x where a < b, else y.

@@ -126,23 +126,12 @@ LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks 
       const GroupBytes x = group_load(block + four * 4 * kLaneGroup);
       GroupBytes even;
       GroupBytes odd;
-      LATHE_UNROLL
-      for (int p = 0; p < kParts; ++p) {
-        even.part[p] = part_even_bytes(x.part[p]);
-        odd.part[p] = part_odd_bytes(x.part[p]);
-      }
+      group_to_words(x, even, odd);
       LATHE_UNROLL
       for (int i = 0; i < kQ8Keys; ++i) {
         const std::byte* key = words[i] + (b - begin) * kBlockWords + four * 4;
-        const IntRegister key_even = part_broadcast_four(key);
-        const IntRegister key_odd = part_broadcast_four(key + kCacheGroup);
-        LATHE_UNROLL
-        for (int p = 0; p < kParts; ++p) {
-          IntRegister& sum = dot[i].part[p];
-          sum = part_i32_add(sum, part_word_pairs(even.part[p], key_even));
-          sum = part_i32_add(sum, part_word_pairs(odd.part[p], key_odd));
-          part_pin(sum);
-        }
+        words_dot(dot[i], even, part_broadcast_four(key));
+        words_dot(dot[i], odd, part_broadcast_four(key + kCacheGroup));
       }
     }
     const F32x16 scale = load(reinterpret_cast<const float*>(block + kLaneCodeBytes));

@@ -52,8 +52,7 @@ struct LaneScoresArgs {
   float* scores = nullptr;  // [groups][64][16]
   int64_t groups = 0;
   bool accumulate = false;
-  int64_t lanes =
-      kLaneGroup;  // the first lanes of every group that count; what the others hold afterwards is undefined
+  int64_t lanes = kLaneGroup;  // of every group the first so many count; what the others then hold is undefined
   SoonRead ahead = {};
 };
 
