@@ -3,8 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <type_traits>
 
 #include "lathe/base/anonymous_memory.h"
@@ -23,13 +21,8 @@ class Workspace {
   static Result<Workspace> create(int64_t floats) {
     Workspace workspace;
     const auto bytes = static_cast<size_t>(floats) * sizeof(float);
-    if (bytes >= kHugeBytes) {
-      workspace.pages_ = AnonymousMemory(bytes, AnonymousMemory::Commit::kNow);
-    } else {
-      workspace.heap_.reset(
-          static_cast<float*>(::operator new(bytes > 0 ? bytes : 1, std::align_val_t{kTensorAlignment}, std::nothrow)));
-    }
-    if (workspace.data() == nullptr)
+    workspace.memory_ = AnonymousMemory(bytes > 0 ? bytes : 1, AnonymousMemory::Commit::kNow);
+    if (workspace.memory_.data() == nullptr)
       return Error{Errc::kResourceExhausted, str("no memory for ", human_bytes(bytes), " of scratch")};
     workspace.capacity_ = floats;
     return workspace;
@@ -37,7 +30,7 @@ class Workspace {
 
   // Memory for `count` floats, aligned to a cache line, valid until the enclosing Scope ends. Not initialised.
   float* take(int64_t count) {
-    float* out = data() + used_;
+    float* out = reinterpret_cast<float*>(memory_.data()) + used_;
     used_ += padded(count);
     LATHE_CHECK(used_ <= capacity_, "workspace of ", capacity_, " floats, wanted ", used_);
     return out;
@@ -71,17 +64,7 @@ class Workspace {
   };
 
  private:
-  struct Free {
-    void operator()(float* pointer) const { ::operator delete(pointer, std::align_val_t{kTensorAlignment}); }
-  };
-
-  // Products walk through matrices in long strides, for which small pages have too few places in the processor's table.
-  static constexpr size_t kHugeBytes = size_t{16} << 20;
-
-  float* data() const { return heap_ ? heap_.get() : reinterpret_cast<float*>(pages_.data()); }
-
-  std::unique_ptr<float, Free> heap_;
-  AnonymousMemory pages_;  // instead, from kHugeBytes on: in huge pages where the system has them
+  AnonymousMemory memory_;  // in huge pages where the system has them: products walk through matrices in long strides
   int64_t capacity_ = 0;
   int64_t used_ = 0;
 };
