@@ -2,6 +2,9 @@
 // none of these.
 #pragma once
 
+#include <string>
+#include <string_view>
+
 namespace lathe {
 
 // 0 to 9.
@@ -22,6 +25,13 @@ constexpr bool is_ascii_alnum(char c) {
 // A to Z become a to z, the rest stays.
 constexpr char ascii_lower(char c) {
   return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+
+// The text with every character as ascii_lower has it.
+inline std::string ascii_lowered(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) c = ascii_lower(c);
+  return out;
 }
 
 // The value of a hexadecimal digit of either case; -1: it is none.

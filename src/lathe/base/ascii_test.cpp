@@ -23,6 +23,11 @@ TEST(Ascii, ClassesOfEveryByte) {
   }
 }
 
+TEST(Ascii, LowerCaseOfATextKeepsOtherLetters) {
+  EXPECT_EQ(ascii_lowered("X-Api_KEY \xc3\x84Z"), "x-api_key \xc3\x84z");
+  EXPECT_EQ(ascii_lowered(""), "");
+}
+
 TEST(Ascii, HexadecimalDigits) {
   constexpr std::string_view kSmall = "0123456789abcdef";
   constexpr std::string_view kLarge = "0123456789ABCDEF";

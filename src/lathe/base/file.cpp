@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <system_error>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/map_guard.h"
 
 namespace lathe {
@@ -116,6 +117,12 @@ Status sync_folder(const std::filesystem::path& folder) {
 }
 
 }  // namespace
+
+bool is_plain_file_name(std::string_view name) {
+  constexpr size_t kMaxName = 255;
+  return !name.empty() && name.size() <= kMaxName && name != "." && name != ".." &&
+         std::ranges::all_of(name, [](char c) { return is_ascii_alnum(c) || c == '.' || c == '_' || c == '-'; });
+}
 
 Result<std::string> read_file(const std::filesystem::path& path, uint64_t max_bytes) {
   LATHE_TRY(const RegularFile file, open_regular(path));

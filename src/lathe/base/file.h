@@ -13,6 +13,10 @@
 
 namespace lathe {
 
+// Whether a name from elsewhere may become that of a file in a folder: 1 to 255 ASCII letters, digits, '.', '_' and
+// '-', and neither "." nor "..".
+bool is_plain_file_name(std::string_view name);
+
 // Opens with O_NONBLOCK | O_CLOEXEC, refuses anything but a regular file, loops over short reads and EINTR.
 // More than max_bytes is an error before anything is read.
 Result<std::string> read_file(const std::filesystem::path& path, uint64_t max_bytes = uint64_t{1} << 30);

@@ -65,6 +65,23 @@ class FileSizeLimit {
   sighandler_t handler_;
 };
 
+TEST(PlainFileName, LettersDigitsAndThreeSigns) {
+  for (const std::string& name :
+       {std::string("model-00001.safetensors"), std::string("A_z.9"), std::string("..."), std::string(255, 'n')}) {
+    EXPECT_TRUE(is_plain_file_name(name)) << name;
+  }
+  for (const std::string& name : {std::string(),
+                                  std::string("."),
+                                  std::string(".."),
+                                  std::string("a/b"),
+                                  std::string("a b"),
+                                  std::string("\xc3\xa4"),
+                                  std::string("a\0", 2),
+                                  std::string(256, 'n')}) {
+    EXPECT_FALSE(is_plain_file_name(name)) << name;
+  }
+}
+
 TEST(ReadFile, ReadsAllBytes) {
   const testing::TempDir dir;
   std::string bytes(300000, 'x');

@@ -14,12 +14,6 @@ namespace {
 constexpr size_t kMaxName = 64;
 constexpr int32_t kMaxCalls = 128;
 
-bool is_name(std::string_view name) {
-  return !name.empty() && name.size() <= kMaxName && std::all_of(name.begin(), name.end(), [](char c) {
-    return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.';
-  });
-}
-
 int32_t add_marker(GrammarBuilder& builder, int32_t from, const std::string& marker, bool is_token) {
   if (!is_token) return builder.add_text(from, marker);
   const int32_t to = builder.new_state(builder.rule_of(from));
@@ -58,6 +52,12 @@ Result<int32_t> add_calls(GrammarBuilder& builder,
 
 }  // namespace
 
+bool is_tool_name(std::string_view name) {
+  return !name.empty() && name.size() <= kMaxName && std::all_of(name.begin(), name.end(), [](char c) {
+    return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.';
+  });
+}
+
 ToolCallSyntax v3_call_syntax() {
   return {.calls_begin = "<｜tool▁calls▁begin｜>",
           .call_begin = "<｜tool▁call▁begin｜>",
@@ -90,7 +90,7 @@ Result<std::shared_ptr<const Grammar>> compile_tool_calls(const std::vector<Call
   }
   std::vector<Json> schemas;  // of an object in any case
   for (const CallableTool& tool : tools) {
-    if (!is_name(tool.name)) {
+    if (!is_tool_name(tool.name)) {
       return Error{
           Errc::kInvalidArgument,
           str("tool ", quoted(tool.name), ": expected a name of up to ", kMaxName, " characters a-z A-Z 0-9 _ - .")};

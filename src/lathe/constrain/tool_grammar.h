@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lathe/base/json.h"
@@ -12,9 +13,12 @@
 
 namespace lathe {
 
+// Whether a tool may have this name: 1 to 64 of the characters a-z A-Z 0-9 _ - . and no others.
+bool is_tool_name(std::string_view name);
+
 // One tool that may be called.
 struct CallableTool {
-  std::string name;                  // of the characters a-z A-Z 0-9 _ - . only, at most 64
+  std::string name;                  // is_tool_name
   const Json* parameters = nullptr;  // schema of the arguments, which are an object; borrowed; null: any object
 };
 

@@ -5,7 +5,7 @@
 #include <functional>
 #include <system_error>
 
-#include "lathe/base/ascii.h"
+#include "lathe/base/file.h"
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
@@ -31,13 +31,6 @@ struct IndexRow {
   std::string tensor;
   std::string file;
 };
-
-bool is_plain_file_name(std::string_view name) {
-  constexpr size_t kMaxName = 255;
-  if (name.empty() || name.size() > kMaxName || name == "." || name == "..") return false;
-  return std::all_of(
-      name.begin(), name.end(), [](char c) { return is_ascii_alnum(c) || c == '.' || c == '_' || c == '-'; });
-}
 
 Status read_weight_map(JsonCursor& cursor, std::vector<IndexRow>& rows) {
   LATHE_TRY(cursor.open_object());

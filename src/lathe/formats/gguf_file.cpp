@@ -1,6 +1,5 @@
 // GGUF on disk: mapped files, and models in several of them.
 #include <algorithm>
-#include <cctype>
 #include <system_error>
 
 #include "lathe/base/ascii.h"
@@ -43,10 +42,8 @@ std::string part_suffix(int64_t part, int64_t count) {
 }  // namespace
 
 bool is_gguf_path(const fs::path& path) {
-  std::string extension = path.extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(), ascii_lower);
   std::error_code ignored;
-  return extension == ".gguf" && !fs::is_directory(path, ignored);
+  return ascii_lowered(path.extension().string()) == ".gguf" && !fs::is_directory(path, ignored);
 }
 
 Result<GgufFile> GgufFile::open(const fs::path& path) {

@@ -25,18 +25,9 @@ constexpr std::string_view kIndexName = "model.safetensors.index.json";
 constexpr uint64_t kMaxIndexBytes = uint64_t{256} << 20;
 constexpr uint64_t kMaxRefBytes = 4096;
 
-bool is_name_character(char c) {
-  return is_ascii_alnum(c) || c == '.' || c == '_' || c == '-';
-}
-
-bool is_component(std::string_view text) {
-  return !text.empty() && text.size() <= 255 && text != "." && text != ".." &&
-         std::all_of(text.begin(), text.end(), is_name_character);
-}
-
 bool is_repo_part(std::string_view text) {
   const auto edge = [](char c) { return c == '-' || c == '.'; };
-  return is_component(text) && text.size() <= 96 && !edge(text.front()) && !edge(text.back()) &&
+  return is_plain_file_name(text) && text.size() <= 96 && !edge(text.front()) && !edge(text.back()) &&
          text.find("--") == std::string_view::npos && text.find("..") == std::string_view::npos;
 }
 
@@ -110,7 +101,7 @@ Status check_hub_name(const HubModelName& name) {
       "1 to 96 characters of [A-Za-z0-9._-] without \"--\" or \"..\", not beginning or ending with '-' or '.'";
   if (!is_repo_part(name.organisation)) return refuse("organisation", name.organisation, kPartRule);
   if (!is_repo_part(name.name)) return refuse("name", name.name, kPartRule);
-  if (!is_component(name.revision) || name.revision.front() == '-') {
+  if (!is_plain_file_name(name.revision) || name.revision.front() == '-') {
     return refuse("revision",
                   name.revision,
                   "a branch, tag or commit of 1 to 255 characters of [A-Za-z0-9._-], not beginning with '-'");
@@ -139,7 +130,7 @@ HubFileRule hub_file_rule(std::string_view file) {
         ++components > kMaxComponents) {
       return HubFileRule::kHostile;
     }
-    plain = plain && is_component(base);
+    plain = plain && is_plain_file_name(base);
     begin = end + 1;
   }
   if (!is_wanted(base)) return HubFileRule::kSkipped;
@@ -238,7 +229,7 @@ Result<std::string> missing_from_snapshot(const fs::path& snapshot) {
   }
   std::vector<std::string> shards;
   for (const auto& [tensor, file] : map->as_object()) {
-    if (!file.is_string() || !is_component(file.as_string())) {
+    if (!file.is_string() || !is_plain_file_name(file.as_string())) {
       return Error{Errc::kInvalidData,
                    str(index_path, ": weight_map: ", quoted(tensor), ": expected the name of a file beside the index")};
     }

@@ -35,12 +35,6 @@ struct EasyDeleter {
   void operator()(CURL* easy) const { curl_easy_cleanup(easy); }
 };
 
-std::string lower(std::string_view text) {
-  std::string out(text);
-  std::transform(out.begin(), out.end(), out.begin(), ascii_lower);
-  return out;
-}
-
 std::string_view trimmed(std::string_view text) {
   while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
   while (!text.empty() && (text.back() == ' ' || text.back() == '\t' || text.back() == '\r' || text.back() == '\n')) {
@@ -63,8 +57,8 @@ std::string without_query(std::string_view url) {
 }
 
 Result<HubOrigin> origin_of(CURLU* url, std::string_view shown) {
-  HubOrigin origin{.scheme = lower(url_part(url, CURLUPART_SCHEME, 0)),
-                   .host = lower(url_part(url, CURLUPART_HOST, 0)),
+  HubOrigin origin{.scheme = ascii_lowered(url_part(url, CURLUPART_SCHEME, 0)),
+                   .host = ascii_lowered(url_part(url, CURLUPART_HOST, 0)),
                    .port = url_part(url, CURLUPART_PORT, CURLU_DEFAULT_PORT)};
   if (origin.scheme != "http" && origin.scheme != "https") {
     return Error{Errc::kNetwork, str(without_query(shown), ": expected an http or https URL")};
@@ -208,7 +202,7 @@ size_t on_header(char* bytes, size_t size, size_t count, void* context) {
   }
   const size_t colon = line.find(':');
   if (colon != std::string_view::npos && reply.headers.size() < kMaxHeaders) {
-    reply.headers.emplace_back(lower(line.substr(0, colon)), std::string(trimmed(line.substr(colon + 1))));
+    reply.headers.emplace_back(ascii_lowered(line.substr(0, colon)), std::string(trimmed(line.substr(colon + 1))));
   }
   return line.size();
 }
@@ -272,7 +266,7 @@ void set_end(HubReply& reply, CURLcode code, const Transfer& transfer, const std
   } else {
     reply.end = is_final(code) ? HubReply::End::kFatal : HubReply::End::kBroken;
     // Only curl's fixed texts: its detailed messages may repeat parts of a signed URL.
-    reply.problem = str(origin, ": ", lower(curl_easy_strerror(code)));
+    reply.problem = str(origin, ": ", ascii_lowered(curl_easy_strerror(code)));
   }
 }
 

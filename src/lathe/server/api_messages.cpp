@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <array>
 
-#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
+#include "lathe/constrain/tool_grammar.h"
 #include "lathe/server/api_request.h"
 #include "lathe/server/field_reader.h"
 
@@ -106,12 +106,6 @@ std::optional<ApiError> read_message(const Json& message, const std::string& whe
   return {};
 }
 
-bool is_function_name(const Json& name) {
-  if (!name.is_string() || name.as_string().empty() || name.as_string().size() > 64) return false;
-  return std::ranges::all_of(name.as_string(),
-                             [](char c) { return is_ascii_alnum(c) || c == '_' || c == '-' || c == '.'; });
-}
-
 }  // namespace
 
 std::optional<ApiError> read_messages(const Json* messages, Json& out) {
@@ -150,7 +144,7 @@ std::optional<ApiError> read_tools(const Json* tools, Json& out) {
     }
     const Json* function = tool.find("function");
     const Json* name = function != nullptr ? function->find("name") : nullptr;
-    if (name == nullptr || !is_function_name(*name)) {
+    if (name == nullptr || !name->is_string() || !is_tool_name(name->as_string())) {
       return invalid_field(where + ".function.name", "expected 1 to 64 letters, digits, '_', '-' or '.'");
     }
     if (has_tool(out, name->as_string())) {

@@ -23,9 +23,9 @@ bool is_name_start(char c) {
   return is_ascii_letter(c) || c == '_' || static_cast<uint8_t>(c) >= 0x80;
 }
 
-int digit_value(char c) {
-  if (is_ascii_digit(c)) return c - '0';
-  return is_ascii_letter(c) ? ascii_lower(c) - 'a' + 10 : 99;
+bool is_digit_of(int base, char c) {
+  const int value = hex_digit_value(c);
+  return value >= 0 && value < base;
 }
 
 // \r\n and \r become \n, and one line end at the very end goes away.
@@ -222,9 +222,9 @@ class Lexer {
   size_t digits_end(size_t at, int base) const {
     size_t end = at;
     while (at < text_.size()) {
-      if (digit_value(text_[at]) < base) {
+      if (is_digit_of(base, text_[at])) {
         end = ++at;
-      } else if (text_[at] == '_' && at == end && at + 1 < text_.size() && digit_value(text_[at + 1]) < base) {
+      } else if (text_[at] == '_' && at == end && at + 1 < text_.size() && is_digit_of(base, text_[at + 1])) {
         ++at;
       } else {
         break;
@@ -272,7 +272,7 @@ class Lexer {
                               : letter == 'o' || letter == 'O' ? 8
                               : letter == 'b' || letter == 'B' ? 2
                                                                : 10;
-      if (prefix_base != 10 && digit_value(text_[at_ + 2]) < prefix_base) {
+      if (prefix_base != 10 && is_digit_of(prefix_base, text_[at_ + 2])) {
         base = prefix_base;
         begin = at_ + 2;
         end = digits_end(begin, base);
@@ -337,10 +337,10 @@ class Lexer {
     if (digits > 0) {
       uint32_t code = 0;
       for (size_t i = 1; i <= digits; ++i) {
-        if (at + i >= text_.size() || digit_value(text_[at + i]) > 15) {
+        if (at + i >= text_.size() || hex_digit_value(text_[at + i]) < 0) {
           return error_at(line_, str("escape \\", c, " needs ", digits, " hexadecimal digits"));
         }
-        code = code * 16 + static_cast<uint32_t>(digit_value(text_[at + i]));
+        code = code * 16 + static_cast<uint32_t>(hex_digit_value(text_[at + i]));
       }
       if (code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff)) {
         return error_at(line_, str("escape \\", c, " does not name a character"));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "lathe/base/ascii.h"
 #include "lathe/base/str.h"
 #include "lathe/base/utf8.h"
 #include "lathe/tokenizer/regex_syntax.h"
@@ -253,8 +254,7 @@ Result<Regex> Regex::literal(std::string_view text) {
   std::string pattern;
   for (const char c : text) {
     const auto byte = static_cast<unsigned char>(c);
-    const bool plain = byte >= 0x80 || byte <= ' ' || (byte >= '0' && byte <= '9') || (byte >= 'a' && byte <= 'z') ||
-                       (byte >= 'A' && byte <= 'Z');
+    const bool plain = byte >= 0x80 || byte <= ' ' || is_ascii_alnum(c);
     if (!plain) pattern += '\\';
     pattern += c;
   }

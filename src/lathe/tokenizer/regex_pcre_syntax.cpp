@@ -432,7 +432,7 @@ class Translator : private PatternCursor {
       const size_t close = pattern_.find('}', position_);
       if (close == kNone) return fail_at(start, "\\p{ is not closed");
       for (const char c : pattern_.substr(position_, close - position_)) {
-        if (c != ' ' && c != '_' && c != '-') name += c >= 'A' && c <= 'Z' ? static_cast<char>(c | 0x20) : c;
+        if (c != ' ' && c != '_' && c != '-') name += ascii_lower(c);
       }
       position_ = close + 1;
     } else if (is_ascii_letter(peek())) {

@@ -298,14 +298,9 @@ class Parser : private PatternCursor {
     size_t digits = 0;
     single = 0;
     for (; digits < wanted; ++digits, ++position_) {
-      const char c = peek(), lower = static_cast<char>(c | 0x20);
-      if (c >= '0' && c <= '9') {
-        single = single * 16 + static_cast<char32_t>(c - '0');
-      } else if (lower >= 'a' && lower <= 'f') {
-        single = single * 16 + static_cast<char32_t>(lower - 'a' + 10);
-      } else {
-        break;
-      }
+      const int digit = hex_digit_value(peek());
+      if (digit < 0) break;
+      single = single * 16 + static_cast<char32_t>(digit);
     }
     const bool complete = braces ? digits > 0 && accept("}") : digits == wanted;
     // Bytes from 80 on mean raw bytes to Oniguruma, not code points.

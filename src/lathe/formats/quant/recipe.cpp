@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "lathe/base/ascii.h"
 #include "lathe/base/check.h"
@@ -136,8 +135,7 @@ DType fitting(DType format, int64_t cols) {
 }  // namespace
 
 std::optional<QuantType> quant_type_from_name(std::string_view name) {
-  std::string small(name);
-  std::ranges::transform(small, small.begin(), ascii_lower);
+  const std::string small = ascii_lowered(name);
   for (const TypeEntry& e : kTypes) {
     if (e.name == small) return e.type;
   }
