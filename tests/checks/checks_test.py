@@ -82,6 +82,14 @@ class Layering(CheckTest):
         self.write("src/lathe/base/json.h", "#include <nlohmann/json.hpp>\n")
         self.assert_finds("layering", "nlohmann: expected one wrapper", "json.h:1: third-party header in a header")
 
+    def test_a_wrapper_may_be_a_header_of_few(self):
+        self.write("src/lathe/server/http_asio.h", "#include <boost/asio.hpp>\n")
+        self.write("src/lathe/server/http_session.h", '#include "lathe/server/http_asio.h"\n')
+        self.write("src/lathe/server/http_session.cpp", '#include "lathe/server/http_session.h"\n')
+        self.assert_clean("layering")
+        self.write("src/lathe/server/api.cpp", '#include "lathe/server/http_session.h"\n')
+        self.assert_finds("layering", "src/lathe/server/api.cpp: sees src/lathe/server/http_asio.h")
+
     def test_the_environment_is_read_in_one_place(self):
         self.write("src/lathe/base/env.cpp", "const char* v = getenv(name);\n")
         self.write("src/lathe/base/cpu.cpp", "// unlike getenv\n")

@@ -1,6 +1,6 @@
 // HttpServer: HTTP/1.1 for the API on one thread. Connections that are idle or slow cost a few hundred bytes and a
 // timer. What a connection may do is bounded: header and body sizes, time for each, unread output. Boost.Beast parses;
-// it and Boost.Asio appear in http_server.cpp only.
+// it and Boost.Asio appear in the http_* sources only (http_asio.h).
 #pragma once
 
 #include <cstdint>
