@@ -174,6 +174,23 @@ class Train(unittest.TestCase):
         error = self.run_train("parts", "--resume", "--set", "schedule.learning_rate=0.5", code=2)
         self.assertIn("--resume: schedule.learning_rate: expected 0.01 as in the checkpoint, found 0.5", error)
 
+    def test_the_rest_of_a_run_may_follow_another_plan(self):
+        self.run_train("parts", "--set", "checkpoint.keep=0", "--set", "schedule.kind=constant")
+        shutil.rmtree(self.folder / "parts" / "checkpoint-24")
+        shutil.rmtree(self.folder / "parts" / "checkpoint-20")
+        result = subprocess.run(
+            self.arguments("parts", "--resume", "--set", "schedule.kind=cosine", "--set", "schedule.decay_start=0.6"),
+            capture_output=True, text=True, check=False)  # fmt: skip
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn('schedule.kind was "constant" before, now it is "cosine"', result.stderr)
+        self.assertIn("schedule.decay_start was 0", result.stderr)
+        lines = [json.loads(line) for line in (self.folder / "parts" / "metrics.jsonl").read_text().splitlines()]
+        rates = [line["lr"] for line in lines if "loss" in line]
+        self.assertEqual(len(rates), 24)
+        self.assertEqual(rates[14], max(rates))
+        self.assertLess(rates[23], rates[20])
+        self.assertLess(rates[20], rates[15])
+
     # Runs are killed at random moments of their life until they end, and new ones begun until KILLS of them were killed;
     # tokenizer and token files are made anew too, so that kills hit every stage.
     def test_kills(self):

@@ -33,11 +33,17 @@ namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
 
-// Keys that change nothing that is computed, so that a run may go on with others.
+// How the learning rate goes on may be decided on the way: when a constant stage ends, say.
+bool is_plan_key(std::string_view section, std::string_view key) {
+  if (section == "train") return key == "max_steps";
+  return section == "schedule" && key != "learning_rate" && key != "warmup_steps";
+}
+
+// Keys that change nothing that was computed, so that a run may go on with others.
 bool is_free_key(std::string_view section, std::string_view key) {
   if (section.empty()) return key == "title" || key == "output" || key == "threads";
   if (section == "data" || section == "checkpoint" || section == "eval") return true;  // data: compared by content
-  if (section == "train") return key == "log_every" || key == "recompute" || key == "max_steps";
+  if (section == "train") return key == "log_every" || key == "recompute";
   return section == "tokenizer" || (section == "model" && (key == "from" || key == "config"));
 }
 
@@ -57,6 +63,17 @@ Status check_same_recipe(const Json& before, const Json& after) {
     for (const auto& [key, member] : value.as_object()) {
       const Json* old_member = old == nullptr ? nullptr : old->find(key);
       if (is_free_key(section, key) || (old_member != nullptr && *old_member == member)) continue;
+      if (is_plan_key(section, key)) {
+        log_warning(section,
+                    '.',
+                    key,
+                    " was ",
+                    old_member == nullptr ? "none" : old_member->dump(),
+                    " before, now it is ",
+                    member.dump(),
+                    ": the learning rate follows another plan");
+        continue;
+      }
       return Error{Errc::kInvalidArgument,
                    str("--resume: ",
                        section,
@@ -274,11 +291,6 @@ class Run {
     if (state->corpus != corpus_.name()) {
       return Error{Errc::kInvalidArgument,
                    "--resume: data: expected the text, filters and tokenizer of the checkpoint, found others"};
-    }
-    const Json* train = state->recipe.find("train");
-    const Json* steps = train == nullptr ? nullptr : train->find("max_steps");
-    if (steps != nullptr && *steps != Json(recipe_.train.max_steps)) {
-      log_warning("train.max_steps was ", steps->dump(), " before: the learning rate now follows another plan");
     }
     LATHE_TRY(load_arrays(checkpoint, model_->parameters(), *optimizer_));
     LATHE_TRY(loader_->restore(state->loader));
