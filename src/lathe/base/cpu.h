@@ -41,4 +41,8 @@ struct MachineLimits {
 // default.
 MachineLimits machine_limits(const std::filesystem::path& root = "/");
 
+// Bytes that this process may still take: the least of free memory, what the container leaves, and the address space.
+// The largest number where nothing is known.
+uint64_t usable_memory(const MachineLimits& limits);
+
 }  // namespace lathe

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <set>
 #include <system_error>
 #include <vector>
@@ -210,6 +211,17 @@ int default_thread_count() {
     threads = std::min(threads, static_cast<int>(std::clamp(std::floor(*limits.cgroup_cpus), 1.0, 4096.0)));
   }
   return std::max(threads, 1);
+}
+
+uint64_t usable_memory(const MachineLimits& limits) {
+  uint64_t least = limits.available_memory > 0 ? limits.available_memory : std::numeric_limits<uint64_t>::max();
+  if (limits.cgroup_memory) {
+    // More than the limit may be in use for a moment.
+    const uint64_t used = limits.cgroup_memory_used.value_or(0);
+    least = std::min(least, *limits.cgroup_memory - std::min(*limits.cgroup_memory, used));
+  }
+  if (limits.address_space) least = std::min(least, *limits.address_space);
+  return least;
 }
 
 }  // namespace lathe

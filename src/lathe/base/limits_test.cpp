@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <limits>
 
 #include "lathe/base/cpu.h"
 #include "lathe/base/str.h"
@@ -134,6 +135,21 @@ TEST(MachineLimits, Cgroup1WithoutLimits) {
       .file("sys/fs/cgroup/memory/memory.usage_in_bytes", "1024\n");
   const MachineLimits limits = machine.limits();
   EXPECT_FALSE(limits.cgroup_cpus || limits.cgroup_memory || limits.cgroup_memory_used);
+}
+
+TEST(MachineLimits, TheTightestLimitLeavesTheUsableMemory) {
+  EXPECT_EQ(usable_memory({}), std::numeric_limits<uint64_t>::max());
+  MachineLimits limits;
+  limits.available_memory = 1000;
+  EXPECT_EQ(usable_memory(limits), 1000u);
+  limits.cgroup_memory = 900;
+  EXPECT_EQ(usable_memory(limits), 900u);
+  limits.cgroup_memory_used = 300;
+  EXPECT_EQ(usable_memory(limits), 600u);
+  limits.address_space = 500;
+  EXPECT_EQ(usable_memory(limits), 500u);
+  limits.cgroup_memory_used = 901;
+  EXPECT_EQ(usable_memory(limits), 0u);
 }
 
 TEST(MachineLimits, GarbageIsNoLimit) {

@@ -109,15 +109,6 @@ Finding check_memory_size(const MachineLimits& limits) {
 
 }  // namespace
 
-uint64_t usable_memory(const MachineLimits& limits) {
-  uint64_t least = limits.available_memory;
-  if (limits.cgroup_memory) {
-    least =
-        std::min(least, *limits.cgroup_memory - std::min(*limits.cgroup_memory, limits.cgroup_memory_used.value_or(0)));
-  }
-  return least;
-}
-
 std::string_view name_of(Severity severity) {
   switch (severity) {
     case Severity::kOk:

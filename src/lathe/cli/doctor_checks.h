@@ -52,9 +52,6 @@ HostFacts host_facts(const std::filesystem::path& hub_cache, const std::filesyst
 
 // Processor, kernels, threads, load and NUMA nodes.
 std::vector<Finding> check_processor(const MachineLimits& limits, const HostFacts& facts);
-// The memory that a model may take: the least of what is free and what the container leaves. 0 where nothing is known.
-uint64_t usable_memory(const MachineLimits& limits);
-
 // Memory and what limits it, huge pages.
 std::vector<Finding> check_memory(const MachineLimits& limits, const HostFacts& facts);
 // Open files and the hub cache.

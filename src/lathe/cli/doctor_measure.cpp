@@ -194,13 +194,8 @@ bool kernels_agree() {
 }
 
 uint64_t measurement_buffer_bytes(const MachineLimits& limits) {
-  uint64_t free = limits.available_memory;
-  if (limits.cgroup_memory) {
-    const uint64_t used = limits.cgroup_memory_used.value_or(0);
-    free = std::min(free, *limits.cgroup_memory - std::min(*limits.cgroup_memory, used));
-  }
   const uint64_t wanted = std::clamp(4 * last_level_cache_bytes(), 256 * kMiB, 1024 * kMiB);
-  return std::max(std::min(wanted, free / 4), kMiB);
+  return std::max(std::min(wanted, usable_memory(limits) / 4), kMiB);
 }
 
 uint64_t last_level_cache_bytes() {

@@ -19,21 +19,9 @@ namespace {
 constexpr int64_t kExtraLogits = int64_t{1} << 22;
 constexpr int64_t kLeastExtraLogits = 16;
 
-// Bytes this process may still take: the least of free memory, the cgroup's and the address space's limits.
-uint64_t memory_limit() {
-  const MachineLimits limits = machine_limits();
-  uint64_t least = limits.available_memory;
-  if (limits.cgroup_memory) {
-    const uint64_t used = limits.cgroup_memory_used.value_or(0);
-    least = std::min(least, *limits.cgroup_memory > used ? *limits.cgroup_memory - used : 0);
-  }
-  if (limits.address_space) least = std::min(least, *limits.address_space);
-  return least;
-}
-
 Status check_plan(const MemoryPlan& plan, int64_t context) {
-  const uint64_t limit = memory_limit();
-  if (limit == 0 || plan.total <= limit) return {};
+  const uint64_t limit = usable_memory(machine_limits());
+  if (plan.total <= limit) return {};
   return Error{Errc::kResourceExhausted,
                str("memory plan: expected at most ",
                    human_bytes(limit),
@@ -52,8 +40,8 @@ Status check_plan(const MemoryPlan& plan, int64_t context) {
 
 // Weights that alone do not fit are refused before they are packed.
 Status check_packing(const PackedPlan& packing) {
-  const uint64_t limit = memory_limit();
-  if (limit == 0 || packing.bytes <= limit) return {};
+  const uint64_t limit = usable_memory(machine_limits());
+  if (packing.bytes <= limit) return {};
   return Error{Errc::kResourceExhausted,
                str("memory plan: expected at most ",
                    human_bytes(limit),

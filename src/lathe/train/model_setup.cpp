@@ -183,7 +183,7 @@ Result<TrainOptions> train_options(const Recipe& recipe, const ModelConfig& conf
     if (recipe.train.recompute == name) break;
     if (recipe.train.recompute != "auto") continue;
     LATHE_TRY(const TrainMemory plan, plan_train_memory(config, out, threads));
-    if (room == 0 || static_cast<uint64_t>(plan.total_with_moments()) <= room / 2) break;
+    if (static_cast<uint64_t>(plan.total_with_moments()) <= room / 2) break;
   }
   return out;
 }

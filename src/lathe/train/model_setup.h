@@ -29,7 +29,7 @@ int64_t micro_batch_rows(const TrainRecipe& recipe);
 std::string_view name_of(Recompute level);
 
 // [balance] and [train] as the core wants them. Recomputation "auto" becomes the least whose plan, with the optimizer,
-// takes at most half of `room` bytes (0: unknown, as if there were enough), else the most.
+// takes at most half of `room` bytes, else the most.
 Result<TrainOptions> train_options(const Recipe& recipe, const ModelConfig& config, int threads, uint64_t room);
 
 }  // namespace lathe::train

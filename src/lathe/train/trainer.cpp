@@ -236,11 +236,7 @@ class Run {
 
   // Plans the memory, by which options_ are chosen.
   Status check_memory(const ModelConfig& config, int threads) {
-    const MachineLimits limits = machine_limits();
-    uint64_t room = limits.available_memory;
-    if (limits.cgroup_memory && limits.cgroup_memory_used && *limits.cgroup_memory > *limits.cgroup_memory_used) {
-      room = std::min(room, *limits.cgroup_memory - *limits.cgroup_memory_used);
-    }
+    const uint64_t room = usable_memory(machine_limits());
     LATHE_TRY(options_, train_options(recipe_, config, threads, room));
     LATHE_TRY(const TrainMemory plan, plan_train_memory(config, options_, threads));
     const auto total = static_cast<uint64_t>(plan.total_with_moments());
@@ -256,7 +252,7 @@ class Run {
              name_of(options_.recompute),
              "), in all ",
              human_bytes(total));
-    if (room == 0 || total <= room) return {};
+    if (total <= room) return {};
     return Error{Errc::kResourceExhausted,
                  str("memory plan: expected ",
                      human_bytes(total),
