@@ -41,6 +41,16 @@ def make_model(torch):
         a, b = x[..., 0::2], x[..., 1::2]
         return torch.stack((a * cos - b * sin, b * cos + a * sin), -1).flatten(-2)
 
+    def causal_attention(q, k, v):  # PyTorch 1.13 has no function for it
+        scores = q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool).triu(1)
+        return scores.masked_fill(later, float("-inf")).softmax(-1) @ v
+
+    fused_attention = getattr(F, "scaled_dot_product_attention", None)
+
+    def attend(q, k, v):
+        return fused_attention(q, k, v, is_causal=True) if fused_attention else causal_attention(q, k, v)
+
     class Attention(nn.Module):
         def __init__(self):
             super().__init__()
@@ -60,7 +70,7 @@ def make_model(torch):
             k = torch.cat((k_nope, k_rope), -1).transpose(1, 2)
             # The fused kernel wants values as wide as keys.
             v = F.pad(v, (0, NOPE + ROPE - VALUE)).transpose(1, 2)
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=True)[..., :VALUE]
+            out = attend(q, k, v)[..., :VALUE]
             return self.o(out.transpose(1, 2).reshape(B, T, -1))
 
     class Mlp(nn.Module):

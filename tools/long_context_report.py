@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What recipes/long-context.toml did to a model, as a Markdown report with the figures of `lathe eval`.
 
-    tools/long_context_report.py --program build/lathe --base runs/storyteller/checkpoint-5600 \\
+    tools/long_context_report.py --program build/lathe --base runs/storyteller/checkpoint-4200 \\
         --run runs/long-context --text OTHERS.txt --out docs/reports/long-context.md
 
 Evaluated are the base model; the same weights with nothing but a longer limit; the same weights with YaRN as in the last

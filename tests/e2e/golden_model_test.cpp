@@ -176,15 +176,15 @@ TEST(GoldenModels, ReferenceEquationsMatch) {
   }
 }
 
-// A smaller cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0035,
-// bf16 at most 0.31 where a router choice flips, q8 0.17, q6 0.54; with an f32 cache below 2e-4).
+// A smaller cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0049,
+// bf16 0.16 and q8 0.48 where a router choice flips, q6 0.60; with an f32 cache below 2e-4).
 TEST(GoldenModels, SmallerCachesStayClose) {
   const GoldenModel model = golden_models().back();
   ASSERT_EQ(model.name, "storyteller");
   const GoldenFile expected(model.expected / "expected.safetensors");
   for (const auto& [type, tolerance] : {std::pair{CacheFormat::kF16, 0.01},
                                         {CacheFormat::kBF16, 0.5},
-                                        {CacheFormat::kQ8, 0.5},
+                                        {CacheFormat::kQ8, 0.7},
                                         {CacheFormat::kQ6, 1.0}}) {
     Result<std::unique_ptr<Engine>> engine =
         Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
