@@ -112,6 +112,9 @@ class Train(unittest.TestCase):
     def moments(self, output, step):
         return (self.folder / output / f"checkpoint-{step}" / "training_state.safetensors").read_bytes()
 
+    def metrics(self, output):
+        return [json.loads(line) for line in (self.folder / output / "metrics.jsonl").read_text().splitlines()]
+
     def test_contract(self):
         result = self.run_train("run")
         self.assertEqual(set(result), {"steps", "tokens", "train_loss", "valid_loss", "tokens_per_s", "checkpoint"})
@@ -127,7 +130,7 @@ class Train(unittest.TestCase):
         # The two latest stay.
         self.assertEqual(sorted(p.name for p in (self.folder / "run").glob("checkpoint-*")),
                          ["checkpoint-20", "checkpoint-24"])
-        lines = [json.loads(line) for line in (self.folder / "run" / "metrics.jsonl").read_text().splitlines()]
+        lines = self.metrics("run")
         steps = [line["step"] for line in lines if "loss" in line]
         self.assertEqual(steps, list(range(1, 25)))
         self.assertEqual([line["step"] for line in lines if "valid_loss" in line], [10, 20, 24])
@@ -167,7 +170,7 @@ class Train(unittest.TestCase):
         self.assertEqual(result["steps"], 24)
         self.assertEqual(self.weights("whole", 24), self.weights("parts", 24))
         self.assertEqual(self.moments("whole", 24), self.moments("parts", 24))
-        lines = [json.loads(line) for line in (self.folder / "parts" / "metrics.jsonl").read_text().splitlines()]
+        lines = self.metrics("parts")
         self.assertEqual([line["step"] for line in lines if "loss" in line], list(range(1, 25)))
         # Going on after the end changes nothing.
         self.assertEqual(self.run_train("parts", "--resume")["steps"], 24)
@@ -184,7 +187,7 @@ class Train(unittest.TestCase):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn('schedule.kind was "constant" before, now it is "cosine"', result.stderr)
         self.assertIn("schedule.decay_start was 0", result.stderr)
-        lines = [json.loads(line) for line in (self.folder / "parts" / "metrics.jsonl").read_text().splitlines()]
+        lines = self.metrics("parts")
         rates = [line["lr"] for line in lines if "loss" in line]
         self.assertEqual(len(rates), 24)
         self.assertEqual(rates[14], max(rates))
@@ -294,7 +297,7 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         v3 = ["model.model_type=deepseek_v3", "balance.expert=0", "train.mtp_weight=0.3"]
         more = [argument for one in v3 for argument in ("--set", one)]
         checkpoint = pathlib.Path(self.run_train("mtp", *more)["checkpoint"])
-        lines = [json.loads(line) for line in (self.folder / "mtp" / "metrics.jsonl").read_text().splitlines()]
+        lines = self.metrics("mtp")
         losses = [line["mtp"] for line in lines if "mtp" in line]
         self.assertEqual(len(losses), 24)
         self.assertAlmostEqual(losses[0], 0.3 * 5.77, delta=0.1)  # lambda ln 320

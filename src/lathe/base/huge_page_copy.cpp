@@ -51,8 +51,7 @@ bool HugePageCopy::pays(uint64_t file_bytes) {
   const bool available = limits.transparent_huge_pages == "always" || limits.transparent_huge_pages == "madvise";
   if (!available || file_bytes < kStretch) return false;
   const uint64_t wanted = file_bytes + file_bytes / 8 + kSpare;
-  if (limits.cgroup_memory && *limits.cgroup_memory < wanted + limits.cgroup_memory_used.value_or(0)) return false;
-  return !limits.address_space && limits.available_memory >= wanted;
+  return !limits.address_space && usable_memory(limits) >= wanted;
 }
 
 HugePageCopy::HugePageCopy(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {

@@ -1,9 +1,10 @@
 // Boost.Asio and Boost.Beast. They appear in the http_* files only.
 #pragma once
 
-// clang-format off: Asio 1.74 forgets to include what declares std::exchange
-#include <boost/asio.hpp>
+// Asio 1.74 forgets to include what declares std::exchange.
+// clang-format off
 #include <utility>
+#include <boost/asio.hpp>
 // clang-format on
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http.hpp>

@@ -11,6 +11,10 @@ namespace {
 constexpr size_t kMaxTargetBytes = size_t{8} * 1024;
 constexpr size_t kMaxHeaders = 100;
 
+std::string_view value_at(const HttpRequest& request, HttpRequest::const_iterator at) {
+  return at == request.end() ? std::string_view() : std::string_view(at->value().data(), at->value().size());
+}
+
 std::optional<ApiError> check_body_headers(const HttpRequest& request) {
   if (!request.chunked() && !request.has_content_length()) {
     return ApiError{.status = 411, .message = "Content-Length: expected it, or a chunked body"};
@@ -33,8 +37,7 @@ std::optional<ApiError> check_body_headers(const HttpRequest& request) {
 }  // namespace
 
 std::string_view field_of(const HttpRequest& request, http::field name) {
-  const auto at = request.find(name);
-  return at == request.end() ? std::string_view() : std::string_view(at->value().data(), at->value().size());
+  return value_at(request, request.find(name));
 }
 
 // Everything that can be said before the body is read. The key comes first of what a stranger could learn from.
@@ -66,11 +69,8 @@ std::optional<ApiError> check_request(const HttpRequest& request, const Access& 
   const Route* route = admitted.route = find_route(target.substr(0, target.find('?')));
   if (preflight) return {};
   if (route == nullptr || !route->open) {
-    const auto x_api_key = request.find("X-Api-Key");
-    const std::optional<uint64_t> key = access.find_key(
-        field_of(request, http::field::authorization),
-        x_api_key == request.end() ? std::string_view()
-                                   : std::string_view(x_api_key->value().data(), x_api_key->value().size()));
+    const std::optional<uint64_t> key =
+        access.find_key(field_of(request, http::field::authorization), value_at(request, request.find("X-Api-Key")));
     if (!key) {
       return ApiError{.status = 401,
                       .message = "API key: expected a valid one as \"Authorization: Bearer KEY\"",
