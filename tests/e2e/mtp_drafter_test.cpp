@@ -243,8 +243,8 @@ struct Counts {
   friend bool operator==(const Counts&, const Counts&) = default;
 };
 
-void PrintTo(const Counts& counts, std::ostream* out) {
-  *out << counts.right << " of " << counts.drafts;
+std::ostream& operator<<(std::ostream& out, const Counts& counts) {
+  return out << counts.right << " of " << counts.drafts;
 }
 
 Counts counts_of(const Completion& completion) {

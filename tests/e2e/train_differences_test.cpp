@@ -69,7 +69,7 @@ double balance_loss(const ModelConfig& c,
       const auto count = static_cast<double>(std::ranges::count(experts_TK, static_cast<int32_t>(i)));
       const double f = static_cast<double>(E) / (static_cast<double>(K) * T) * count;
       expert_loss += f * P;
-      f_device += f / static_cast<double>(E / D);
+      f_device += f * static_cast<double>(D) / static_cast<double>(E);
       P_device += P;
     }
     double tokens = 0.0;
