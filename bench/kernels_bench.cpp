@@ -172,6 +172,7 @@ constexpr LaneCase kLaneCases[] = {
     {"absorbed_128_heads", CacheFormat::kQ8, 576, 512, 8, true},
     {"absorbed_128_heads", CacheFormat::kQ6, 576, 512, 8, true},
     {"expanded_128_queries", CacheFormat::kF32, 192, 128, 8, false},
+    {"expanded_128_queries", CacheFormat::kQ8, 192, 128, 8, false},
     {"expanded_16_queries", CacheFormat::kF32, 192, 128, 1, false},
 };
 
@@ -205,8 +206,8 @@ class LaneBench {
         q8_(c.groups * c.key_cols / kCacheGroup * kLaneBlockBytes / 4, 0.0F),
         scores_(c.groups * kLaneScores, 0.0F),
         state_(c.groups * 3 * kLaneGroup, 0.0F),
-        out_(c.groups * c.value_cols * kLaneGroup, 0.0F) {
-    std::fill_n(visible_, kLaneGroup, 64);
+        out_(c.groups * c.value_cols * kLaneGroup, 0.0F),
+        visible_(static_cast<size_t>(c.groups * kLaneGroup), 64) {
     Rng rng(7);
     std::vector<float> row(static_cast<size_t>(width()));
     for (int64_t i = 0; i < kTileKeys; ++i) {
@@ -247,11 +248,25 @@ class LaneBench {
     for (int64_t g = 0; g < c_.groups; ++g) {
       table.lane_softmax({.scores = scores_.data() + g * kLaneScores,
                           .keys = kTileKeys,
-                          .visible = visible_,
+                          .visible = visible_.data(),
                           .scale = 0.5F,
                           .maximum = state_.data() + g * kLaneGroup,
                           .sum = state_.data() + lanes + g * kLaneGroup,
                           .factor = state_.data() + 2 * lanes + g * kLaneGroup});
+    }
+    if (c_.format == CacheFormat::kQ8) {
+      table.lane_values_q8({.rows = rows_.data(),
+                            .elements = width(),
+                            .first = c_.absorbed ? 0 : c_.key_cols,
+                            .keys = kTileKeys,
+                            .blocks = c_.value_cols / kCacheGroup,
+                            .weights = scores_.data(),
+                            .visible = visible_.data(),
+                            .factor = state_.data() + 2 * lanes,
+                            .out = out_.data(),
+                            .out_stride = c_.value_cols * kLaneGroup,
+                            .groups = c_.groups});
+      return;
     }
     for (int64_t c = 0; c < c_.value_cols; c += kStripColumns) {
       load(table, c_.absorbed ? c : c_.key_cols + c);
@@ -297,7 +312,7 @@ class LaneBench {
   Lines scores_;
   Lines state_;
   Lines out_;
-  int32_t visible_[kLaneGroup];
+  std::vector<int32_t> visible_;
 };
 
 void bench_lanes(benchmark::State& state, const KernelTable* table, const LaneCase* c, double peak) {

@@ -42,7 +42,9 @@ struct CacheView {
 
   // Stores x[row_elements] as the row of `position`.
   void store(const KernelTable& kernels, int64_t position, const float* x) const {
-    if (is_quantised(format)) {
+    if (format == CacheFormat::kQ8) {
+      kernels.encode_q8(x, row_elements, row(position));
+    } else if (format == CacheFormat::kQ6) {
       encode_cache_row(format, x, row_elements, row(position));
     } else {
       kernels.from_float(plain_dtype(format), x, row(position), row_elements);

@@ -1,7 +1,6 @@
 #include "lathe/attention/lanes.h"
 
 #include <algorithm>
-#include <array>
 #include <limits>
 #include <span>
 
@@ -27,14 +26,16 @@ constexpr int64_t strips_of(int64_t cols) {
 }
 
 struct TileScratch {
-  float* strip;      // [64, 64]
-  float* scores_GS;  // [8, 64, 16]
-  float* factor_GL;  // [8, 16]
+  float* strip;         // [64, 64]
+  float* scores_GS;     // [8, 64, 16]
+  float* factor_GL;     // [8, 16]
+  int32_t* visible_GL;  // [8, 16]
 };
 
 TileScratch split_scratch(float* memory) {
   float* scores = memory + kStripFloats;
-  return {memory, scores, scores + kLaneBatch * kLaneScores};
+  float* factors = scores + kLaneBatch * kLaneScores;
+  return {memory, scores, factors, reinterpret_cast<int32_t*>(factors + kLaneBatch * kLaneGroup)};
 }
 
 // Runs product(column, cols, ahead) for the strips of `total` columns from `first` on, each loaded before.
@@ -67,6 +68,11 @@ int64_t lanes_in_use(const LaneBlock& b, int64_t first, int64_t groups) {
   return half ? kLaneGroup / 2 : kLaneGroup;
 }
 
+// Whether products with the tile are taken in integers.
+bool in_integers(const LaneBlock& b, const LaneTile& tile) {
+  return b.q8_GK != nullptr && tile.format == CacheFormat::kQ8;
+}
+
 // Raw scores of `groups` lane groups from `first` on, of which the first `lanes` count.
 void take_scores(const KernelTable& kernels,
                  const LaneBlock& b,
@@ -76,7 +82,7 @@ void take_scores(const KernelTable& kernels,
                  const LaneTile& tile,
                  const TileScratch& scratch,
                  AheadShares& ahead) {
-  if (b.q8_GK != nullptr && tile.format == CacheFormat::kQ8) {
+  if (in_integers(b, tile)) {
     kernels.lane_scores_q8({.rows = tile.data,
                             .elements = tile.elements,
                             .first = tile.key_first,
@@ -105,6 +111,47 @@ void take_scores(const KernelTable& kernels,
   for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, ahead, score);
 }
 
+// Adds the tile's values, weighted by what the scores have become.
+void add_values(const KernelTable& kernels,
+                const LaneBlock& b,
+                int64_t first,
+                int64_t groups,
+                int64_t lanes,
+                const LaneTile& tile,
+                const TileScratch& scratch,
+                AheadShares& ahead) {
+  const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
+  if (in_integers(b, tile) && tile.value_first % kCacheGroup == 0 && b.value_cols % kCacheGroup == 0) {
+    kernels.lane_values_q8({.rows = tile.data,
+                            .elements = tile.elements,
+                            .first = tile.value_first,
+                            .keys = tile.keys,
+                            .blocks = b.value_cols / kCacheGroup,
+                            .weights = scratch.scores_GS,
+                            .visible = scratch.visible_GL,
+                            .factor = scratch.factor_GL,
+                            .out = b.out_GVL + first * out_stride,
+                            .out_stride = out_stride,
+                            .groups = groups,
+                            .lanes = lanes,
+                            .ahead = ahead.take(strips_of(b.value_cols))});
+    return;
+  }
+  const auto add = [&](int64_t column, int64_t cols, SoonRead soon) {
+    kernels.lane_values({.strip = scratch.strip,
+                         .keys = tile.keys,
+                         .cols = cols,
+                         .weights = scratch.scores_GS,
+                         .factor = scratch.factor_GL,
+                         .out = b.out_GVL + first * out_stride + column * kLaneGroup,
+                         .out_stride = out_stride,
+                         .groups = groups,
+                         .lanes = lanes,
+                         .ahead = soon});
+  };
+  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add);
+}
+
 // At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
 // the converted tile, which is larger than the first-level cache.
 void attend_batch(const KernelTable& kernels,
@@ -117,35 +164,21 @@ void attend_batch(const KernelTable& kernels,
   AheadShares ahead{.whole = tile.ahead, .all = strips_of(b.key_cols) + strips_of(b.value_cols)};
   const int64_t lanes = lanes_in_use(b, first, groups);
   take_scores(kernels, b, first, groups, lanes, tile, scratch, ahead);
-  const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t lane = (first + g) * kLaneGroup;
-    std::array<int32_t, kLaneGroup> visible{};
+    int32_t* visible = scratch.visible_GL + g * kLaneGroup;
     for (int64_t i = 0; i < kLaneGroup; ++i) {
-      visible[static_cast<size_t>(i)] =
-          static_cast<int32_t>(std::clamp(b.position_GL[lane + i] + 1 - tile.start, int64_t{0}, tile.keys));
+      visible[i] = static_cast<int32_t>(std::clamp(b.position_GL[lane + i] + 1 - tile.start, int64_t{0}, tile.keys));
     }
     kernels.lane_softmax({.scores = scratch.scores_GS + g * kLaneScores,
                           .keys = tile.keys,
-                          .visible = visible.data(),
+                          .visible = visible,
                           .scale = scale,
                           .maximum = b.maximum_GL + lane,
                           .sum = b.sum_GL + lane,
                           .factor = scratch.factor_GL + g * kLaneGroup});
   }
-  const auto add_values = [&](int64_t column, int64_t cols, SoonRead soon) {
-    kernels.lane_values({.strip = scratch.strip,
-                         .keys = tile.keys,
-                         .cols = cols,
-                         .weights = scratch.scores_GS,
-                         .factor = scratch.factor_GL,
-                         .out = b.out_GVL + first * out_stride + column * kLaneGroup,
-                         .out_stride = out_stride,
-                         .groups = groups,
-                         .lanes = lanes,
-                         .ahead = soon});
-  };
-  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add_values);
+  add_values(kernels, b, first, groups, lanes, tile, scratch, ahead);
 }
 
 }  // namespace
@@ -190,7 +223,8 @@ void quantise_queries(const KernelTable& kernels, LaneBlock& block, std::byte* m
 }
 
 int64_t lane_scratch_floats() {
-  return kStripFloats + kLaneBatch * (kLaneScores + kLaneGroup);
+  static_assert(sizeof(int32_t) == sizeof(float));
+  return kStripFloats + kLaneBatch * (kLaneScores + 2 * kLaneGroup);
 }
 
 void attend_tile(const KernelTable& kernels,

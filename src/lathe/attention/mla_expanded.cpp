@@ -1,4 +1,5 @@
-// Shape letters as in mla.cpp; a row of expanded keys and values (E) is [k^R | k^C | v], R + N + V columns.
+// Shape letters as in mla.cpp; a row of expanded keys and values (E) is [k^R | k^C | v], R + N + V columns. With a
+// quantised cache these rows are q8 rows too, and products with them integers, where all three are whole groups.
 #include "lathe/attention/mla_expanded.h"
 
 #include <algorithm>
@@ -29,13 +30,21 @@ int64_t expanded_row(const MlaShape& s) {
   return s.qk_rope_head_dim + s.qk_nope_head_dim + s.v_head_dim;
 }
 
+// Whether expanded rows are in q8: a matter of the cache and the model's shape only.
+bool in_integers(const MlaShape& s, CacheFormat cache) {
+  return is_quantised(cache) && s.qk_rope_head_dim % kCacheGroup == 0 && s.qk_nope_head_dim % kCacheGroup == 0 &&
+         s.v_head_dim % kCacheGroup == 0;
+}
+
 // Where the scratch of one thread lies.
 struct Layout {
   int64_t latents = 0;    // [64, C] in fp32
   int64_t quantised = 0;  // the same in int8
   int64_t expanded = 0;   // [4 tiles, 64, E]
+  int64_t coded = 0;      // the same in q8
   int64_t tile = 0;       // of attend_tile
   int64_t block = 0;      // lane groups of the queries
+  int64_t queries = 0;    // of these, in int8
   int64_t total = 0;
 };
 
@@ -44,9 +53,12 @@ Layout layout_of(const MlaShape& s, int64_t groups) {
   Layout at;
   at.quantised = at.latents + padded(kPageTokens * s.kv_lora_rank);
   at.expanded = at.quantised + quantised_floats(kPageTokens, s.kv_lora_rank / kBlock * kBlock);
-  at.tile = at.expanded + padded(kSpanTiles * kPageTokens * expanded_row(s));
+  const auto floats_for = [&](int64_t bytes) { return padded((bytes + 3) / 4); };
+  at.coded = at.expanded + padded(kSpanTiles * kPageTokens * expanded_row(s));
+  at.tile = at.coded + floats_for(kSpanTiles * kPageTokens * cache_row_bytes(CacheFormat::kQ8, expanded_row(s)));
   at.block = at.tile + padded(lane_scratch_floats());
-  at.total = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, groups));
+  at.queries = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, groups));
+  at.total = at.queries + floats_for(groups * lane_q8_bytes(s.qk_head_dim()));
   return at;
 }
 
@@ -146,8 +158,31 @@ struct UnitRun {
   const MlaHead& head;
   LatentScratch latents;
   float* expanded;
+  std::byte* coded;  // null: rows stay in fp32
   float* tile_scratch;
   LaneBlock block;
+
+  // The rows of one head for the positions [start, start + keys), stored from row `row` on.
+  LaneTile expand(const CacheView& cache, int64_t start, int64_t keys, int64_t row) {
+    const int64_t elements = expanded_row(s);
+    float* rows = expanded + row * elements;
+    expand_tile(head, cache, start, keys, latents, rows);
+    LaneTile tile{.format = CacheFormat::kF32,
+                  .data = reinterpret_cast<const std::byte*>(rows),
+                  .elements = elements,
+                  .key_first = 0,
+                  .value_first = s.qk_head_dim(),
+                  .start = start,
+                  .keys = keys};
+    if (coded == nullptr) return tile;
+    const int64_t row_bytes = cache_row_bytes(CacheFormat::kQ8, elements);
+    for (int64_t i = 0; i < keys; ++i) {
+      cpu.kernels.encode_q8(rows + i * elements, elements, coded + (row + i) * row_bytes);
+    }
+    tile.format = CacheFormat::kQ8;
+    tile.data = coded + row * row_bytes;
+    return tile;
+  }
 
   // Lane groups [g0, g1), whose first query has position `first_position`, go through the positions [begin, end) of
   // the cache: the tiles are expanded a few at a time, and the queries, a few lane groups at a time, go through all
@@ -157,16 +192,7 @@ struct UnitRun {
     for (int64_t span = begin; span < end; span += kSpanTiles * kPageTokens) {
       size_t count = 0;
       for (int64_t start = span; start < std::min(end, span + kSpanTiles * kPageTokens); start += kPageTokens) {
-        const int64_t keys = std::min(kPageTokens, end - start);
-        float* rows = expanded + (start - span) * expanded_row(s);
-        expand_tile(head, cache, start, keys, latents, rows);
-        tiles[count++] = {.format = CacheFormat::kF32,
-                          .data = reinterpret_cast<const std::byte*>(rows),
-                          .elements = expanded_row(s),
-                          .key_first = 0,
-                          .value_first = s.qk_head_dim(),
-                          .start = start,
-                          .keys = keys};
+        tiles[count++] = expand(cache, start, std::min(kPageTokens, end - start), start - span);
       }
       for (int64_t g = g0; g < g1; g += kLaneBatch) {
         const int64_t last = std::min(g + kLaneBatch, g1);
@@ -185,12 +211,14 @@ void run_unit(
   const MlaShape& s = a.shape;
   const int64_t groups = groups_of(unit.segments);
   const Layout at = layout_of(s, groups);
+  const bool integers = in_integers(s, unit.segments.front().cache.format);
   const MlaHead head{cpu.kernels, a.weights, s, unit.h, nullptr};
   UnitRun run{.cpu = cpu,
               .s = s,
               .head = head,
               .latents = {scratch + at.latents, {reinterpret_cast<std::byte*>(scratch + at.quantised), s.kv_lora_rank}},
               .expanded = scratch + at.expanded,
+              .coded = integers ? reinterpret_cast<std::byte*>(scratch + at.coded) : nullptr,
               .tile_scratch = scratch + at.tile,
               .block = make_lane_block(scratch + at.block, s.qk_head_dim(), s.v_head_dim, groups)};
   int64_t g = 0;
@@ -198,6 +226,7 @@ void run_unit(
     load_queries(cpu.kernels, s, unit, segment, q_THK, g, run.block);
     g += lane_groups(segment.tokens);
   }
+  if (integers) quantise_queries(cpu.kernels, run.block, reinterpret_cast<std::byte*>(scratch + at.queries));
   // Nobody's first query is before the end of what is shared.
   run.attend(unit.segments.front().cache, 0, unit.shared, 0, groups, unit.shared);
   g = 0;

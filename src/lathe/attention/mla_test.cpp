@@ -138,31 +138,38 @@ TEST(Mla, CacheTypesRoundWhatIsStored) {
 }
 
 // Quantised caches give what attention over the stored values gives, in both forms, and differ from exact ones by their
-// levels.
+// levels. From eight heads on the absorbed form multiplies with a q8 cache in integers, the expanded form with any
+// quantised cache where head dimensions are whole groups: 8 bits for queries and, rebuilt, for keys and values.
 TEST(Mla, QuantisedCachesAgreeInBothForms) {
   for (const int64_t heads : {4, 16}) {
-    const MlaShape shape{.hidden_size = 48,
-                         .num_heads = heads,
-                         .qk_nope_head_dim = 24,
-                         .qk_rope_head_dim = 16,
-                         .v_head_dim = 20,
-                         .kv_lora_rank = 64,
-                         .q_lora_rank = 0,
-                         .softmax_scale = 0.2F};
-    const MlaProblem p = random_mla(shape, 130, 5);
-    const std::vector<float> exact = run_mla(p);
-    for (const auto& [type, error] : {std::pair{CacheFormat::kQ8, 0.02}, {CacheFormat::kQ6, 0.1}}) {
-      SCOPED_TRACE(str(heads, " heads, ", cache_format_name(type)));
-      const std::vector<float> absorbed = run_mla(p, {.threads = 2, .cache_type = type});
-      const std::vector<float> expanded = run_mla(p, {.expanded_until = 130, .threads = 2, .cache_type = type});
-      // From eight heads on the absorbed form takes scores with a q8 cache in integers, with queries of 8 bits.
-      const bool integers = heads >= 8 && type == CacheFormat::kQ8;
-      testing::expect_close(
-          expanded,
-          absorbed,
-          integers ? testing::Tolerance{"queries of 8 bits", 1e-6, 1e-2, 1e-3} : testing::tol::kF32Reduction);
-      testing::expect_close(absorbed, exact, {"cache levels", 1e-6, error, 1e-2});
-      testing::expect_same_bits(run_mla(p, {.chunk = 7, .threads = 3, .cache_type = type, .page_order = 9}), absorbed);
+    for (const bool whole_groups : {false, true}) {
+      const MlaShape shape{.hidden_size = 48,
+                           .num_heads = heads,
+                           .qk_nope_head_dim = whole_groups ? 32 : 24,
+                           .qk_rope_head_dim = whole_groups ? 32 : 16,
+                           .v_head_dim = whole_groups ? 64 : 20,
+                           .kv_lora_rank = 64,
+                           .q_lora_rank = 0,
+                           .softmax_scale = 0.2F};
+      const MlaProblem p = random_mla(shape, 130, 5);
+      const std::vector<float> exact = run_mla(p);
+      for (const auto& [type, error] : {std::pair{CacheFormat::kQ8, 0.02}, {CacheFormat::kQ6, 0.1}}) {
+        SCOPED_TRACE(str(heads, whole_groups ? " heads of whole groups, " : " heads, ", cache_format_name(type)));
+        const std::vector<float> absorbed = run_mla(p, {.threads = 2, .cache_type = type});
+        const std::vector<float> expanded = run_mla(p, {.expanded_until = 130, .threads = 2, .cache_type = type});
+        const bool integers = whole_groups || (heads >= 8 && type == CacheFormat::kQ8);
+        testing::expect_close(
+            expanded,
+            absorbed,
+            integers ? testing::Tolerance{"products of 8 bits", 1e-6, 1e-2, 1e-3} : testing::tol::kF32Reduction);
+        testing::expect_close(absorbed, exact, {"cache levels", 1e-6, error, 1e-2});
+        testing::expect_close(expanded, exact, {"cache levels", 1e-6, error, 1e-2});
+        testing::expect_same_bits(run_mla(p, {.chunk = 7, .threads = 3, .cache_type = type, .page_order = 9}),
+                                  absorbed);
+        testing::expect_same_bits(
+            run_mla(p, {.expanded_until = 130, .chunk = 7, .threads = 3, .cache_type = type, .page_order = 9}),
+            expanded);
+      }
     }
   }
 }

@@ -161,14 +161,6 @@ void lane_values(const LaneValuesArgs& a) {
   for_lane_blocks(a.groups, (a.cols + 15) / 16 * 16, a.lanes, a.ahead, block);
 }
 
-// x where a < b, else y.
-LATHE_INLINE F32x16 select_below(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
-  F32x16 out;
-  LATHE_UNROLL
-  for (int p = 0; p < kParts; ++p) out.part[p] = part_select_below(a.part[p], b.part[p], x.part[p], y.part[p]);
-  return out;
-}
-
 // Sixteen small integers as fp32.
 LATHE_INLINE F32x16 load_integers(const int32_t* a) {
   F32x16 out;

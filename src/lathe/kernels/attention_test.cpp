@@ -367,6 +367,25 @@ TEST_P(LanesOnEveryTable, CacheRowsAreReadAnywhere) {
   }
 }
 
+TEST_P(LanesOnEveryTable, Q8RowsAreWrittenAsThePlainCodeWritesThem) {
+  Rng rng(17);
+  for (const int64_t elements : {1, 31, 32, 80, 576, 1100}) {
+    std::vector<float> x = random_floats(rng, elements);
+    // One group each: zeros, too small for fp16, its subnormals, too large, infinite, NaN.
+    const std::array<float, 6> magnitudes{0.0F, 1e-12F, 3e-5F, 3e7F, INFINITY, NAN};
+    for (int64_t i = 96; i < std::min<int64_t>(elements, 96 + 32 * 6); ++i) {
+      x[static_cast<size_t>(i)] *= magnitudes[static_cast<size_t>((i - 96) / 32)];
+    }
+    const auto bytes = static_cast<size_t>(cache_row_bytes(CacheFormat::kQ8, elements));
+    std::vector<std::byte> expected(bytes);
+    encode_cache_row(CacheFormat::kQ8, x.data(), elements, expected.data());
+    std::vector<std::byte> found(bytes + 64, std::byte{0x5a});
+    GetParam()->encode_q8(x.data(), elements, found.data());
+    expected.resize(found.size(), std::byte{0x5a});
+    EXPECT_EQ(found, expected) << elements;
+  }
+}
+
 // One lane group's queries as bytes, and what they stand for.
 struct QuantisedLanes {
   std::vector<std::byte> bytes;
@@ -460,6 +479,127 @@ TEST_P(LanesOnEveryTable, Q8ScoresAreTheReferencesBitForBit) {
       }
     }
     testing::expect_close(scores, expected, testing::tol::kF32Reduction);
+  }
+}
+
+// Softmax weights of tiles with q8 values, as a lane may have them: all sizes, few that count, none. Lane l sees all
+// keys but l, from the second group on all of them.
+std::vector<int32_t> visible_keys(int64_t groups, int64_t keys) {
+  std::vector<int32_t> visible(static_cast<size_t>(groups * kLaneGroup), static_cast<int32_t>(keys));
+  for (int32_t lane = 0; lane < kLaneGroup; ++lane) {
+    visible[static_cast<size_t>(lane)] = std::max(visible[static_cast<size_t>(lane)] - lane, 0);
+  }
+  return visible;
+}
+
+std::vector<float> lane_weights(Rng& rng, int64_t groups, int64_t keys, const std::vector<int32_t>& visible) {
+  std::vector<float> weights(static_cast<size_t>(groups * kLaneScores), 0.0F);
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t key = 0; key < keys; ++key) {
+      for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+        const auto steepness = static_cast<float>(lane * 2);  // exp(-30) at most for the last lanes
+        float& w = weights[static_cast<size_t>(g * kLaneScores + key * kLaneGroup + lane)];
+        w = std::exp(-steepness * static_cast<float>(rng.next_uniform()));
+        if (lane == 5 || key >= visible[static_cast<size_t>(g * kLaneGroup + lane)]) w = 0.0F;
+        if (lane == 6) w *= 1e-35F;
+        if (lane == 7 && key % 3 == 0) w = 0.0F;
+      }
+    }
+  }
+  return weights;
+}
+
+TEST_P(LanesOnEveryTable, Q8ValuesAreTheReferencesBitForBit) {
+  Rng rng(15);
+  for (const Columns& c : {Columns{64, 576, 0, 512}, {1, 64, 0, 32}, {13, 128, 64, 32}, {50, 700, 32, 640}}) {
+    for (const int64_t groups : {1, 2, 3, 9}) {
+      SCOPED_TRACE(
+          str(c.rows, " keys, ", c.cols, " of ", c.elements, " columns from ", c.first, ", ", groups, " groups"));
+      const testing::FencedBytes stored = stored_rows(CacheFormat::kQ8, c.rows, c.elements, 16);
+      const std::vector<int32_t> visible = visible_keys(groups, c.rows);
+      const std::vector<float> weights = lane_weights(rng, groups, c.rows, visible);
+      const std::vector<float> before = random_floats(rng, groups * c.cols * kLaneGroup);
+      const std::vector<float> factor = random_floats(rng, groups * kLaneGroup);
+      const auto out_by = [&](const KernelTable& kernels, int64_t lanes) {
+        std::vector<float> in = weights;
+        GuardedFloats out(groups * c.cols * kLaneGroup);
+        std::ranges::copy(before, out.data());
+        kernels.lane_values_q8({.rows = stored.data(),
+                                .elements = c.elements,
+                                .first = c.first,
+                                .keys = c.rows,
+                                .blocks = c.cols / kCacheGroup,
+                                .weights = in.data(),
+                                .visible = visible.data(),
+                                .factor = factor.data(),
+                                .out = out.data(),
+                                .out_stride = c.cols * kLaneGroup,
+                                .groups = groups,
+                                .lanes = lanes});
+        EXPECT_TRUE(out.guards_intact());
+        return std::vector<float>(out.values().begin(), out.values().end());
+      };
+      const std::vector<float> out = out_by(*GetParam(), kLaneGroup);
+      testing::expect_same_bits(out, out_by(*all_kernels().front(), kLaneGroup));
+      const std::vector<float> half = out_by(*GetParam(), kLaneGroup / 2);
+      for (size_t i = 0; i < half.size(); ++i) {
+        if (i % kLaneGroup >= kLaneGroup / 2) continue;
+        EXPECT_EQ(half[i], out[i]) << i;
+      }
+      // Against exact sums: half a step of the largest weight for every key, times the largest code.
+      for (int64_t g = 0; g < groups; ++g) {
+        std::vector<double> expected(static_cast<size_t>(c.cols * kLaneGroup));
+        std::vector<double> bound(kLaneGroup, 0.0);
+        std::vector<float> row(static_cast<size_t>(c.cols));
+        for (int64_t key = 0; key < c.rows; ++key) {
+          const std::byte* from = stored.data() + key * cache_row_bytes(CacheFormat::kQ8, c.elements);
+          decode_cache_row(CacheFormat::kQ8, from, c.elements, c.first, c.cols, row.data());
+          for (size_t i = 0; i < expected.size(); ++i) {
+            const float w = weights[static_cast<size_t>(g * kLaneScores + key * kLaneGroup) + i % kLaneGroup];
+            expected[i] += static_cast<double>(row[i / kLaneGroup]) * w;
+            bound[i % kLaneGroup] = std::max<double>(bound[i % kLaneGroup], w);
+          }
+        }
+        for (size_t i = 0; i < expected.size(); ++i) {
+          const size_t at = static_cast<size_t>(g) * expected.size() + i;
+          const double old =
+              static_cast<double>(before[at]) * factor[static_cast<size_t>(g * kLaneGroup) + i % kLaneGroup];
+          const double most = 6.0 * bound[i % kLaneGroup] * static_cast<double>(c.rows) / 65534.0;
+          EXPECT_NEAR(out[at], expected[i] + old, most + 1e-6 * (std::fabs(expected[i]) + std::fabs(old))) << i;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(LanesOnEveryTable, Q8ValuesShowWhatIsNotFinite) {
+  const int64_t elements = 64;
+  std::vector<std::byte> rows(static_cast<size_t>(2 * cache_row_bytes(CacheFormat::kQ8, elements)));
+  std::vector<float> row(static_cast<size_t>(elements), 1.0F);
+  encode_cache_row(CacheFormat::kQ8, row.data(), elements, rows.data());
+  row[40] = INFINITY;
+  encode_cache_row(CacheFormat::kQ8, row.data(), elements, rows.data() + cache_row_bytes(CacheFormat::kQ8, elements));
+  std::vector<float> weights(kLaneScores, 0.0F);
+  std::fill_n(weights.data(), 2 * kLaneGroup, 0.5F);
+  weights[3] = NAN;
+  std::vector<int32_t> visible(kLaneGroup, 2);
+  visible[4] = 1;
+  weights[kLaneGroup + 4] = 0.0F;
+  const std::vector<float> factor(kLaneGroup, 1.0F);
+  std::vector<float> out(static_cast<size_t>(elements * kLaneGroup), 0.0F);
+  GetParam()->lane_values_q8({.rows = rows.data(),
+                              .elements = elements,
+                              .first = 0,
+                              .keys = 2,
+                              .blocks = 2,
+                              .weights = weights.data(),
+                              .visible = visible.data(),
+                              .factor = factor.data(),
+                              .out = out.data(),
+                              .out_stride = elements * kLaneGroup,
+                              .groups = 1});
+  for (size_t i = 0; i < out.size(); ++i) {
+    EXPECT_EQ(std::isnan(out[i]), i % kLaneGroup == 3 || (i % kLaneGroup != 4 && i / kLaneGroup >= 32)) << i;
   }
 }
 

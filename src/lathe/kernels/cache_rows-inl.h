@@ -1,8 +1,9 @@
-// Cache rows (kernels/cache_rows.h) to fp32, written once for every ISA unit (see vec16-inl.h).
+// Cache rows (kernels/cache_rows.h) to fp32, and fp32 to q8 rows, written once for every ISA unit (see vec16-inl.h).
 #pragma once
 
 #include "lathe/kernels/cache_rows.h"
 #include "lathe/kernels/int16-inl.h"
+#include "lathe/kernels/ops-inl.h"
 #include "lathe/kernels/vec16-inl.h"
 
 namespace lathe {
@@ -108,6 +109,58 @@ LATHE_INLINE void decode_groups(const std::byte* row, int64_t groups, int64_t fi
     decode_group<kFormat>(row, groups, group, whole);
     for (int64_t i = skip; i < kCacheGroup && done < n; ++i, ++done) out[done] = whole[i];
   }
+}
+
+// Codes of 32 elements, as they are stored, for the inverse of their scale.
+LATHE_INLINE void encode_q8_group(const float* x, float inverse, std::byte* codes) {
+  constexpr uint64_t kOffset = 0x8080808080808080;
+  uint64_t words[kCacheGroup / 8] = {};
+  if (inverse > 0.0f) {  // else x may be infinite, which times 0 is no integer
+    const F32x16 most = broadcast(127.0f);
+    const F32x16 least = broadcast(-127.0f);
+    LATHE_UNROLL
+    for (int64_t i = 0; i < kCacheGroup; i += kLanes) {
+      const F32x16 v = mul(load(x + i), broadcast(inverse));
+      const F32x16 bounded = select_below(v, most, v, most);
+      store_as_bytes(reinterpret_cast<std::byte*>(words) + i, to_i32(max(bounded, least)));
+    }
+  }
+  LATHE_UNROLL
+  for (uint64_t& word : words) word ^= kOffset;
+  __builtin_memcpy(codes, words, kCacheGroup);
+}
+
+// Groups [first, first + count) of a row, at most 16.
+LATHE_INLINE void encode_q8_groups(const float* x, int64_t count, std::byte* codes, std::byte* scales) {
+  alignas(64) float largest[kLanes] = {};
+  for (int64_t g = 0; g < count; ++g) {
+    const float most = largest_magnitude(load(x + g * kCacheGroup), load(x + g * kCacheGroup + kLanes));
+    largest[g] = most < __builtin_inff() ? most : __builtin_nanf("");
+  }
+  alignas(64) std::byte halves[2 * kLanes];
+  store(largest, div(load(largest), broadcast(127.0f)));
+  encode_all<DType::kF16>(largest, halves, kLanes);
+  const F32x16 scale = decode<DType::kF16>(halves);
+  alignas(64) float inverse[kLanes];
+  store(inverse, select_below(zero(), scale, div(broadcast(1.0f), scale), zero()));
+  for (int64_t g = 0; g < count; ++g) {
+    encode_q8_group(x + g * kCacheGroup, inverse[g], codes + g * kCacheGroup);
+    __builtin_memcpy(scales + 2 * g, halves + 2 * g, 2);
+  }
+}
+
+void encode_q8(const float* x, int64_t elements, std::byte* row) {
+  const int64_t groups = (elements + kCacheGroup - 1) / kCacheGroup;
+  const int64_t whole = elements / kCacheGroup;
+  std::byte* scales = row + groups * kCacheGroup;
+  for (int64_t g = 0; g < whole; g += kLanes) {
+    const int64_t count = whole - g < kLanes ? whole - g : kLanes;
+    encode_q8_groups(x + g * kCacheGroup, count, row + g * kCacheGroup, scales + 2 * g);
+  }
+  if (whole == groups) return;
+  alignas(64) float rest[kCacheGroup] = {};
+  for (int64_t i = whole * kCacheGroup; i < elements; ++i) rest[i - whole * kCacheGroup] = x[i];
+  encode_q8_groups(rest, 1, row + whole * kCacheGroup, scales + 2 * whole);
 }
 
 }  // namespace

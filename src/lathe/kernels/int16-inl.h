@@ -184,6 +184,11 @@ LATHE_INLINE GroupBytes words_mul(const GroupBytes& a, const I32x16& factor) {
   LATHE_EACH_INT_PART(GroupBytes, part_i16_mul(a.part[p], factor.part[p]));
 }
 
+// The low words of each lane of two: a's below b's.
+LATHE_INLINE GroupBytes pack_words(const I32x16& a, const I32x16& b) {
+  LATHE_EACH_INT_PART(GroupBytes, part_pack_words(a.part[p], b.part[p]));
+}
+
 // The low word of each lane in both of its halves.
 LATHE_INLINE I32x16 word_in_both_halves(const I32x16& a) {
   LATHE_EACH_INT_PART(I32x16, part_word_doubled(a.part[p]));
@@ -192,10 +197,7 @@ LATHE_INLINE I32x16 word_in_both_halves(const I32x16& a) {
 // acc += the products of words w with the two words that x holds in every lane.
 LATHE_INLINE void words_dot(I32x16& acc, const GroupBytes& w, IntRegister x) {
   LATHE_UNROLL
-  for (int p = 0; p < kParts; ++p) {
-    acc.part[p] = part_i32_add(acc.part[p], part_word_pairs(w.part[p], x));
-    part_pin(acc.part[p]);
-  }
+  for (int p = 0; p < kParts; ++p) part_words_dot(acc.part[p], w.part[p], x);
 }
 
 #undef LATHE_EACH_INT_PART

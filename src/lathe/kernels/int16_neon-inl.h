@@ -154,6 +154,34 @@ LATHE_INLINE void part_pin(int32x4_t& sum) {
   __asm__("" : "+w"(sum));
 }
 
+// Codes of 32 columns of two rows, bytes that stand for w - 128, as pairs of words: column after column, the first
+// row's code and the second one's.
+LATHE_INLINE void interleave_codes(const std::byte* first, const std::byte* second, std::byte* pairs) {
+  LATHE_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    const uint8x16_t a = vreinterpretq_u8_s32(part_xor(part_bytes_load(first + i * 16), part_set_bytes(-128)));
+    const uint8x16_t b = vreinterpretq_u8_s32(part_xor(part_bytes_load(second + i * 16), part_set_bytes(-128)));
+    const int8x16_t zipped[2] = {vreinterpretq_s8_u8(vzip1q_u8(a, b)), vreinterpretq_s8_u8(vzip2q_u8(a, b))};
+    LATHE_UNROLL
+    for (int j = 0; j < 2; ++j) {
+      std::byte* to = pairs + (i * 2 + j) * 32;
+      part_bytes_store(to, vreinterpretq_s32_s16(vmovl_s8(vget_low_s8(zipped[j]))));
+      part_bytes_store(to + 16, vreinterpretq_s32_s16(vmovl_high_s8(zipped[j])));
+    }
+  }
+}
+
+// The low words of two integers: a's below b's.
+LATHE_INLINE int32x4_t part_pack_words(int32x4_t a, int32x4_t b) {
+  return vsliq_n_s32(a, b, 16);
+}
+
+// acc += sums of two products of words, for every lane.
+LATHE_INLINE void part_words_dot(int32x4_t& acc, int32x4_t w, int32x4_t x) {
+  acc = part_i32_add(acc, part_word_pairs(w, x));
+  part_pin(acc);
+}
+
 // acc += sums of four products of bytes w, below 128, with signed bytes x, for every lane.
 LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, IntRegister x) {
   acc = vdotq_s32(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(x));

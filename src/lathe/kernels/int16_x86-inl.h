@@ -264,6 +264,51 @@ LATHE_INLINE void block_to_unsigned_words(const std::byte* bytes, std::byte* wor
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(words + 32), _mm256_srli_epi16(all, 8));
 }
 
+// Codes of 32 columns of two rows, bytes that stand for w - 128, as pairs of words: column after column, the first
+// row's code and the second one's.
+LATHE_INLINE void interleave_codes(const std::byte* first, const std::byte* second, std::byte* pairs) {
+  const auto load_codes = [](const std::byte* codes) __attribute__((always_inline)) {
+    const __m256i all = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(codes));
+    // The unpacking below works on halves of the register.
+    return _mm256_permute4x64_epi64(_mm256_xor_si256(all, _mm256_set1_epi8(-128)), 0xd8);
+  };
+  const __m256i a = load_codes(first);
+  const __m256i b = load_codes(second);
+  const __m256i low = _mm256_unpacklo_epi8(a, b);
+  const __m256i high = _mm256_unpackhi_epi8(a, b);
+#if defined(__AVX512F__)
+  _mm512_storeu_si512(pairs, _mm512_cvtepi8_epi16(low));
+  _mm512_storeu_si512(pairs + 64, _mm512_cvtepi8_epi16(high));
+#else
+  auto* to = reinterpret_cast<__m256i*>(pairs);
+  _mm256_storeu_si256(to, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(low)));
+  _mm256_storeu_si256(to + 1, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(low, 1)));
+  _mm256_storeu_si256(to + 2, _mm256_cvtepi8_epi16(_mm256_castsi256_si128(high)));
+  _mm256_storeu_si256(to + 3, _mm256_cvtepi8_epi16(_mm256_extracti128_si256(high, 1)));
+#endif
+}
+
+// The low words of two integers: a's below b's.
+LATHE_INLINE IntRegister part_pack_words(IntRegister a, IntRegister b) {
+#if defined(__AVX512F__)
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_slli_epi32(b, 16));
+#else
+  return _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xaa);
+#endif
+}
+
+// acc += sums of two products of words, for every lane.
+LATHE_INLINE void part_words_dot(IntRegister& acc, IntRegister w, IntRegister x) {
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+  __asm__("vpdpwssd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(x));
+#elif defined(__AVXVNNI__)
+  acc = _mm256_dpwssd_avx_epi32(acc, w, x);
+#else
+  acc = part_i32_add(acc, part_word_pairs(w, x));
+  part_pin(acc);
+#endif
+}
+
 // acc += sums of four products of unsigned bytes w with signed bytes x, for every lane.
 LATHE_INLINE void part_dot(IntRegister& acc, IntRegister w, IntRegister x) {
 #if defined(__AVX512F__) && defined(__AVX512VNNI__)

@@ -128,9 +128,12 @@ struct KernelTable {
   void (*lane_scores_q8)(const LaneScoresQ8Args& args);
   void (*lane_softmax)(const LaneSoftmaxArgs& args);
   void (*lane_values)(const LaneValuesArgs& args);
+  void (*lane_values_q8)(const LaneValuesQ8Args& args);
   // Elements [first, first + n) of a cache row of `elements` to fp32.
   void (*cache_to_float)(
       CacheFormat format, const std::byte* row, int64_t elements, int64_t first, int64_t n, float* out);
+  // As encode_cache_row for q8.
+  void (*encode_q8)(const float* x, int64_t elements, std::byte* row);
   // lanes[k][i] = rows[i][k] for k < n, and back; 16 rows, those that are null give 0 or are not written.
   void (*rows_to_lanes)(const float* const* rows, int64_t n, float* lanes);
   void (*lanes_to_rows)(const float* lanes, int64_t n, float* const* rows);

@@ -117,4 +117,29 @@ struct LaneValuesArgs {
   SoonRead ahead = {};
 };
 
+// The same with q8 rows, in integers: m the largest weight of a lane in the tile, d the scale of a key and block, D the
+// largest of a block among the keys that the lane sees,
+//   w = (weight * (1 / m)) * (d * (32767 / D)), rounded to nearest even  (16 bits)
+//   out = fma(float(sum over keys of w * code), m * (D / 32767), out * factor)
+// every operation rounded to fp32 and the sum exact. Where m is below 1e-30, or D 0, out is out * factor. A weight that
+// is not finite makes its lane NaN, a scale the block of lanes that see it. The reference table agrees bit for bit.
+struct LaneValuesQ8Args {
+  const std::byte* rows = nullptr;   // of the first key, in the format q8
+  int64_t elements = 0;              // of a row
+  int64_t first = 0;                 // element of the first column, a multiple of 32
+  int64_t keys = 0;                  // 1..64; weights up to the next multiple of 16 are read
+  int64_t blocks = 0;                // of 32 columns
+  float* weights = nullptr;          // [groups][64][16], not negative; what is left of them is undefined
+  const int32_t* visible = nullptr;  // [groups][16], each in 0..keys; weights from there on are 0
+  const float* factor = nullptr;     // [groups][16]
+  float* out = nullptr;              // [groups][32 blocks][16], groups out_stride floats apart
+  int64_t out_stride = 0;
+  int64_t groups = 0;
+  int64_t lanes = kLaneGroup;  // as in LaneScoresArgs
+  SoonRead ahead = {};
+};
+
+inline constexpr float kLeastLaneWeight = 1e-30F;
+inline constexpr float kMostLaneWeight = 32767.0F;  // in integers
+
 }  // namespace lathe

@@ -3,6 +3,7 @@
 
 #include "lathe/kernels/attention-inl.h"
 #include "lathe/kernels/attention_q8-inl.h"
+#include "lathe/kernels/attention_values_q8-inl.h"
 #include "lathe/kernels/gemm-inl.h"
 #include "lathe/kernels/gemm_transposed-inl.h"
 #include "lathe/kernels/isa_tables.h"
@@ -37,7 +38,9 @@ consteval KernelTable make_table(std::string_view isa) {
       .lane_scores_q8 = lane_scores_q8,
       .lane_softmax = lane_softmax,
       .lane_values = lane_values,
+      .lane_values_q8 = lane_values_q8,
       .cache_to_float = cache_to_float,
+      .encode_q8 = encode_q8,
       .rows_to_lanes = rows_to_lanes,
       .lanes_to_rows = lanes_to_rows,
       .sgemm = sgemm,

@@ -138,6 +138,11 @@ LATHE_INLINE F32x16 max(F32x16 a, F32x16 b) {
   LATHE_EACH_PART(part_max(a.part[p], b.part[p]));
 }
 
+// x where a < b, else y.
+LATHE_INLINE F32x16 select_below(F32x16 a, F32x16 b, F32x16 x, F32x16 y) {
+  LATHE_EACH_PART(part_select_below(a.part[p], b.part[p], x.part[p], y.part[p]));
+}
+
 // The smaller; b where either is NaN.
 LATHE_INLINE F32x16 min(F32x16 a, F32x16 b) {
   LATHE_EACH_PART(part_min(a.part[p], b.part[p]));

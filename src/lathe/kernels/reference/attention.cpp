@@ -130,6 +130,58 @@ void reference_lane_values(const LaneValuesArgs& a) {
   }
 }
 
+namespace {
+
+// Code and scale of one column of q8 rows.
+struct Q8Column {
+  const LaneValuesQ8Args& a;
+  int64_t column;
+
+  const std::byte* row(int64_t key) const { return a.rows + key * cache_row_bytes(CacheFormat::kQ8, a.elements); }
+
+  int code(int64_t key) const { return static_cast<int>(row(key)[a.first + column]) - 128; }
+
+  float scale(int64_t key) const {
+    uint16_t d = 0;
+    std::memcpy(&d, row(key) + cache_groups(a.elements) * kCacheGroup + (a.first + column) / kCacheGroup * 2, 2);
+    return f16_to_float(d);
+  }
+};
+
+}  // namespace
+
+void reference_lane_values_q8(const LaneValuesQ8Args& a) {
+  for (int64_t g = 0; g < a.groups; ++g) {
+    for (int64_t c = 0; c < a.blocks * kCacheGroup; ++c) {
+      const Q8Column column{a, c};
+      for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
+        float most_scale = 0.0F;
+        float spoiled = 0.0F;  // NaN when something is not finite
+        for (int64_t key = 0; key < a.visible[g * kLaneGroup + lane]; ++key) {
+          most_scale = std::max(most_scale, column.scale(key));
+          spoiled += column.scale(key) * 0.0F;
+        }
+        const float to_integer = most_scale > 0.0F ? kMostLaneWeight / most_scale : 0.0F;
+        const float* weights = a.weights + g * kLaneScores + lane;
+        float most = 0.0F;
+        for (int64_t key = 0; key < a.keys; ++key) {
+          most = std::max(most, weights[key * kLaneGroup]);
+          spoiled += weights[key * kLaneGroup] * 0.0F;
+        }
+        const float inverse = most < kLeastLaneWeight ? 0.0F : 1.0F / most;
+        int64_t sum = 0;
+        for (int64_t key = 0; key < a.keys && !std::isnan(spoiled); ++key) {
+          const float weight = (weights[key * kLaneGroup] * inverse) * (column.scale(key) * to_integer);
+          sum += static_cast<int64_t>(std::nearbyint(weight)) * column.code(key);
+        }
+        float& out = a.out[g * a.out_stride + c * kLaneGroup + lane];
+        const float step = most * (most_scale / kMostLaneWeight) + spoiled;
+        out = std::fma(static_cast<float>(sum), step, out * a.factor[g * kLaneGroup + lane]);
+      }
+    }
+  }
+}
+
 void reference_rows_to_lanes(const float* const* rows, int64_t n, float* lanes) {
   for (int64_t k = 0; k < n; ++k) {
     for (int64_t i = 0; i < kLaneGroup; ++i) lanes[k * kLaneGroup + i] = rows[i] != nullptr ? rows[i][k] : 0.0F;
