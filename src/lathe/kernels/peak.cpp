@@ -68,9 +68,11 @@ __attribute__((target("avx2,avxvnni"))) int64_t int8_loop_256_vnni(int64_t round
   __m256i a = _mm256_set1_epi8(3);
   const __m256i b = _mm256_set1_epi8(5);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+x"(a));
 #pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sums[c] = _mm256_dpbusd_avx_epi32(sums[c], a, b);
+    for (int c = 0; c < kChains; ++c) {
+      asm volatile("" : "+x"(a));  // per product: they are all the same
+      sums[c] = _mm256_dpbusd_avx_epi32(sums[c], a, b);
+    }
   }
   for (const __m256i& sum : sums) asm volatile("" : : "x"(sum));
   return rounds * kChains * 32 * 2;
@@ -109,12 +111,11 @@ __attribute__((target("avx512f,avx512bw"))) int64_t int8_loop_512(int64_t rounds
 
 __attribute__((target("avx512f,avx512vnni"))) int64_t int8_loop_512_vnni(int64_t rounds) {
   __m512i sums[kChains] = {};
-  __m512i a = _mm512_set1_epi32(0x03030303);
+  const __m512i a = _mm512_set1_epi32(0x03030303);
   const __m512i b = _mm512_set1_epi32(0x05050505);
   for (int64_t i = 0; i < rounds; ++i) {
-    asm volatile("" : "+v"(a));
 #pragma GCC unroll 12
-    for (int c = 0; c < kChains; ++c) sums[c] = _mm512_dpbusd_epi32(sums[c], a, b);
+    for (int c = 0; c < kChains; ++c) asm volatile("vpdpbusd %2, %1, %0" : "+v"(sums[c]) : "v"(a), "v"(b));
   }
   for (const __m512i& sum : sums) asm volatile("" : : "v"(sum));
   return rounds * kChains * 64 * 2;
