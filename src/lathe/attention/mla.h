@@ -43,8 +43,8 @@ struct MlaWeights {
   WeightMatrix kv_b_proj;           // per head [W^UK; W^UV], [H (d_h + d_v), d_c] (trap T8); or in its place
   WeightMatrix k_b_proj = {};       //   per head (W^UK)^T, [H d_c, d_h], and
   WeightMatrix v_b_proj = {};       //   per head W^UV, [H d_v, d_c]
-  // Row-major twin of packed weights, for the products with the transpose: W^UK of all heads [H d_h, d_c] beside
-  // kv_b_proj, all of k_b_proj beside that. Empty when they are not packed.
+  // W^UK once more beside packed weights, for the products that these do not serve: of all heads [H d_h, d_c],
+  // row-major beside kv_b_proj, packed beside k_b_proj; or all of k_b_proj row-major. Empty when they are not packed.
   WeightMatrix uk_rows = {};
   WeightMatrix o_proj;  // W^O [d, H d_v] (trap T12)
   const float* q_a_layernorm = nullptr;

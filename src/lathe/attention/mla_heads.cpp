@@ -132,7 +132,7 @@ void project_value(const MlaHead& head, int64_t tokens, const float* z, int64_t 
 }
 
 bool reads_quantised_latents(const MlaWeights& weights) {
-  return weights.kv_b_proj.packed || weights.v_b_proj.packed;
+  return weights.kv_b_proj.packed || weights.v_b_proj.packed || weights.uk_rows.packed;
 }
 
 void expand_latents(
@@ -150,9 +150,14 @@ void expand_latents(
     }
     return;
   }
-  const WeightMatrix& transposed = w.k_b_proj.packed ? w.uk_rows : w.k_b_proj;
-  multiply_transposed(
-      head.kernels, transposed, head.index * s.kv_lora_rank, s.kv_lora_rank, positions, latents, stride, kv);
+  if (w.uk_rows.packed) {
+    multiply_packed(
+        head.kernels, w.uk_rows, head.index * s.qk_nope_head_dim, s.qk_nope_head_dim, positions, quantised, kv);
+  } else {
+    const WeightMatrix& transposed = w.k_b_proj.packed ? w.uk_rows : w.k_b_proj;
+    multiply_transposed(
+        head.kernels, transposed, head.index * s.kv_lora_rank, s.kv_lora_rank, positions, latents, stride, kv);
+  }
   const RowRange values = value_rows(head);
   const StridedRows v{kv.data + s.qk_nope_head_dim, kv.stride};
   if (values.w.packed) {

@@ -112,6 +112,20 @@ class Planner {
     place(std::move(entry));
   }
 
+  // Appends what expands latents to keys, beside the panels of a k_b_proj.
+  void append_expanding(PackedEntry k_b, std::string name) {
+    k_b.name = std::move(name);
+    if (!heads_are_panels() || config_.kv_lora_rank % kBlock != 0) return append_transposed(std::move(k_b));
+    if (layout_ != PackLayout::kPanels) return;
+    k_b.quantised = DType::kQ8_0;
+    k_b.format = DType::kQ8_0;
+    k_b.panels = true;
+    k_b.rows = config_.num_attention_heads * config_.qk_nope_head_dim;
+    k_b.cols = config_.kv_lora_rank;
+    k_b.transposed = config_.kv_lora_rank;
+    place(std::move(k_b));
+  }
+
   void place(PackedEntry entry) {
     entry.bytes = padded(entry.panels ? packed_bytes(entry.format, entry.rows, entry.cols)
                                       : entry.rows * row_bytes(entry.format, entry.cols));
@@ -142,7 +156,9 @@ class Planner {
     return config_.qk_nope_head_dim % kPanelRows == 0 && config_.v_head_dim % kPanelRows == 0;
   }
 
-  // W^UK transposed and W^UV as two tensors: the form of newer GGUF files. k_b is read both ways, so its rows stay too.
+  // W^UK transposed and W^UV as two tensors: the form of newer GGUF files. k_b is read both ways. Its blocks lie along
+  // d_h, so for products along d_c it gets blocks anew, in Q8_0; where heads are no whole panels, or latents no whole
+  // blocks, its rows stay instead.
   Status add_split_kv_b(const std::string& kv_b) {
     const std::string prefix = kv_b.substr(0, kv_b.size() - kKvB.size());
     const std::string k_b = prefix + "self_attn.k_b_proj.weight";
@@ -155,9 +171,7 @@ class Planner {
       const bool panels = config_.kv_lora_rank % kPanelRows == 0;
       const PackedEntry entry{.name = k_b, .source = k_b, .quantised = *k_format, .rows = k_rows, .cols = k_cols};
       append(entry, panels);
-      PackedEntry transposed = entry;
-      transposed.name = prefix + std::string(kPackedUkName);
-      if (panels) append_transposed(std::move(transposed));
+      if (panels) append_expanding(entry, prefix + std::string(kPackedUkName));
     }
     const int64_t v_rows = heads * config_.v_head_dim;
     LATHE_TRY(const std::optional<DType> v_format, target(v_b, v_b, v_rows, config_.kv_lora_rank));

@@ -26,14 +26,18 @@ struct PackedEntry {
   int64_t cols = 0;
   int64_t taken = 0;  // of every `stride` rows of the source, the first `taken` are used; 0: all rows
   int64_t stride = 0;
+  // Above 0 the entry is the transpose: of every so many rows of the source, column c is a row.
+  int64_t transposed = 0;
   uint64_t offset = 0;  // from the start of the packed bytes, a multiple of 64
   uint64_t bytes = 0;   // a multiple of 64
 
-  // Row of the source that row r is made of.
+  // Row of the source that row r is made of, where it is not transposed.
   int64_t source_row(int64_t r) const { return taken == 0 ? r : r / taken * stride + r % taken; }
 };
 
-// Name of the rows of W^UK in a packed kv_b_proj's layer: what the absorbed form reads transposed.
+// Name of W^UK in a layer where the tensor of the checkpoint serves one form of attention only: beside a packed
+// kv_b_proj the rows that the absorbed form reads transposed; beside a packed k_b_proj, W^UK transposed, what the
+// expanded form reads.
 inline constexpr std::string_view kPackedUkName = "self_attn.kv_b_proj.uk";
 
 struct PackedPlan {

@@ -19,6 +19,8 @@ class SourceMatrix {
 
   DType format() const { return matrix_.dtype; }
 
+  int64_t cols() const { return matrix_.cols; }
+
   // The bytes of row r.
   const std::byte* stored_row(int64_t r) const { return matrix_.data + r * matrix_.row_stride(); }
 

@@ -44,17 +44,47 @@ class PartPacker {
  private:
   // Row r in the block format: the stored one, or quantised into slot `slot` of the buffer.
   Result<const std::byte*> quantised_row(int64_t r, int64_t slot) {
-    const int64_t from = entry_.source_row(r);
-    if (source_.format() == entry_.quantised) return source_.stored_row(from);
+    if (entry_.transposed == 0 && source_.format() == entry_.quantised) {
+      return source_.stored_row(entry_.source_row(r));
+    }
     const int64_t bytes = row_bytes(entry_.quantised, entry_.cols);
     rows_.resize(static_cast<size_t>(kPanelRows * bytes));
-    source_.read_row(from, values_);
+    read_values(r);
     if (!all_finite(values_)) {
-      return Error{Errc::kInvalidData, str(entry_.source, ": expected finite values, found another in row ", from)};
+      return Error{Errc::kInvalidData, str(entry_.source, ": expected finite values, found another in ", where(r))};
     }
     std::byte* out = rows_.data() + slot * bytes;
     quantise_row(entry_.quantised, values_, out);
     return static_cast<const std::byte*>(out);
+  }
+
+  std::string where(int64_t r) const {
+    return entry_.transposed == 0 ? str("row ", entry_.source_row(r)) : str("column ", r % source_.cols());
+  }
+
+  // values_ = row r.
+  void read_values(int64_t r) {
+    if (entry_.transposed == 0) {
+      source_.read_row(entry_.source_row(r), values_);
+      return;
+    }
+    const int64_t columns = source_.cols();
+    read_square(r / columns);
+    for (size_t i = 0; i < values_.size(); ++i) {
+      values_[i] = square_[i * static_cast<size_t>(columns) + static_cast<size_t>(r % columns)];
+    }
+  }
+
+  // Rows [transposed index, transposed (index + 1)) of the source; the last ones are kept.
+  void read_square(int64_t index) {
+    if (index == square_index_) return;
+    square_index_ = index;
+    const auto columns = static_cast<size_t>(source_.cols());
+    square_.resize(static_cast<size_t>(entry_.transposed) * columns);
+    for (int64_t i = 0; i < entry_.transposed; ++i) {
+      source_.read_row(index * entry_.transposed + i,
+                       std::span(square_).subspan(static_cast<size_t>(i) * columns, columns));
+    }
   }
 
   Status pack_one_panel(int64_t first, int64_t last, std::byte* out) {
@@ -88,6 +118,8 @@ class PartPacker {
   const SourceMatrix& source_;
   std::vector<float> values_;
   std::vector<std::byte> rows_;
+  std::vector<float> square_;
+  int64_t square_index_ = -1;
 };
 
 // What one unit of rows takes: a panel, or a row.

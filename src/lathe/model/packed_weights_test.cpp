@@ -12,6 +12,7 @@
 
 #include "lathe/formats/quant/quantise.h"
 #include "lathe/tensor/panels.h"
+#include "support/gguf_model.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
@@ -155,6 +156,37 @@ TEST(PackedWeights, GiveNearlyTheLogitsOfPlainOnesInBothForms) {
     // The two forms differ by what is quantised on the way; a wrong head or transpose would be off by all of it.
     EXPECT_LT(relative_distance(source.logits(packed, 0), source.logits(packed, 30)), 0.12);
   }
+}
+
+// GGUF files with k_b and v_b: W^UK is packed a second time with blocks along the latents, for the expanded form.
+TEST(PackedWeights, SplitLatentsGetBlocksInBothDirections) {
+  Json json = dense_config();
+  json.set("qk_nope_head_dim", 32);
+  Source source(json);
+  testing::gguf_of(source.dir.path(), {.latent = testing::LatentForm::kSplit}).write(source.dir / "m.gguf");
+  source.checkpoint = std::make_shared<const Checkpoint>(Checkpoint::open(source.dir / "m.gguf").value());
+  const auto packed = source.pack(QuantType::kQ8_0).value();
+  const ModelConfig& c = source.config;
+  const std::string p = "model.layers.1.self_attn.";
+  EXPECT_TRUE(packed->find(p + "k_b_proj.weight").value().packed);
+  const WeightMatrix uk = packed->find(p + "kv_b_proj.uk").value();
+  ASSERT_TRUE(uk.packed);
+  ASSERT_EQ(uk.rows, c.num_attention_heads * c.qk_nope_head_dim);
+  ASSERT_EQ(uk.cols, c.kv_lora_rank);
+  // kv_b_proj of the model it was made from has W^UK row by row.
+  const testing::TinyTensor& kv_b = source.model.at(p + "kv_b_proj.weight");
+  std::vector<std::byte> row(static_cast<size_t>(row_bytes(DType::kQ8_0, uk.cols)));
+  for (int64_t r = 0; r < uk.rows; ++r) {
+    const int64_t from = r / c.qk_nope_head_dim * (c.qk_nope_head_dim + c.v_head_dim) + r % c.qk_nope_head_dim;
+    const std::span<const float> values(kv_b.values.data() + from * uk.cols, static_cast<size_t>(uk.cols));
+    quantise_row(DType::kQ8_0, values, row.data());
+    for (int64_t b = 0; b < uk.cols / kBlock; ++b) {
+      EXPECT_EQ(read_packed_block(uk, r, b).q, read_block(DType::kQ8_0, row.data(), b).q) << r;
+      EXPECT_EQ(read_packed_block(uk, r, b).d, read_block(DType::kQ8_0, row.data(), b).d) << r;
+    }
+  }
+  EXPECT_LT(relative_distance(source.logits(packed, 0), source.logits(nullptr, 0)), 0.12);
+  EXPECT_LT(relative_distance(source.logits(packed, 30), source.logits(nullptr, 30)), 0.12);
 }
 
 TEST(PackedWeights, HeadsThatAreNotWholePanelsBecomeRows) {
