@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 
 #include "lathe/kernels/kernel_table.h"
@@ -10,15 +11,17 @@
 namespace lathe {
 namespace {
 
-// Best of a few short runs: operations per second.
+// Operations per second of one short run, and the best of a few.
+double rate_once(PeakKind kind, std::string_view isa) {
+  const auto start = std::chrono::steady_clock::now();
+  const int64_t operations = run_peak_loop(kind, isa, 200'000);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return static_cast<double>(operations) / seconds;
+}
+
 double rate(PeakKind kind, std::string_view isa) {
   double best = 0.0;
-  for (int run = 0; run < 5; ++run) {
-    const auto start = std::chrono::steady_clock::now();
-    const int64_t operations = run_peak_loop(kind, isa, 200'000);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    best = std::max(best, static_cast<double>(operations) / seconds);
-  }
+  for (int run = 0; run < 5; ++run) best = std::max(best, rate_once(kind, isa));
   return best;
 }
 
@@ -36,11 +39,20 @@ TEST(Peak, EveryTableHasPlausibleRates) {
 }
 
 // Products of bytes do at most four times what products of floats do in registers of the same size; a compiler that
-// makes equal chains one shows here.
+// makes equal chains one shows here: three of twelve chains would be left, or fewer. The median, because other programs
+// interrupt single runs. Instrumented loops do not keep their sums in registers.
 TEST(Peak, BytesAreAtMostFourTimesAsFastAsFloats) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "instrumented";
+#endif
   for (const KernelTable* table : all_kernels()) {
     if (table->isa == "amx" || table->isa == "reference") continue;
-    EXPECT_LT(rate(PeakKind::kInt8, table->isa), 6.0 * rate(PeakKind::kFp32, table->isa)) << table->isa;
+    std::array<double, 21> ratios{};
+    for (double& ratio : ratios) {
+      ratio = rate_once(PeakKind::kInt8, table->isa) / rate_once(PeakKind::kFp32, table->isa);
+    }
+    std::ranges::nth_element(ratios, ratios.begin() + 10);
+    EXPECT_LT(ratios[10], 6.0) << table->isa;
   }
 }
 
