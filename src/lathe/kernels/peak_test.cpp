@@ -53,6 +53,9 @@ TEST(Peak, BytesAreAtMostFourTimesAsFastAsFloats) {
     }
     std::ranges::nth_element(ratios, ratios.begin() + 10);
     EXPECT_LT(ratios[10], 6.0) << table->isa;
+    // Sums that do not stay in registers.
+    const bool four_at_once = table->isa == "avx512vnni" || table->isa == "avxvnni";
+    EXPECT_GT(ratios[10], four_at_once ? 2.5 : 0.5) << table->isa;
   }
 }
 
