@@ -176,31 +176,35 @@ TEST(GoldenModels, ReferenceEquationsMatch) {
   }
 }
 
-// A smaller cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0049,
-// bf16 0.16 and q8 0.48 where a router choice flips, q6 0.60; with an f32 cache below 2e-4).
+// A smaller cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0059, bf16
+// 0.020, q8 0.105 and q6 0.54, but 0.85 with either at the one position where rounding decides between two experts).
 TEST(GoldenModels, SmallerCachesStayClose) {
   const GoldenModel model = golden_models().back();
   ASSERT_EQ(model.name, "storyteller");
   const GoldenFile expected(model.expected / "expected.safetensors");
   for (const auto& [type, tolerance] : {std::pair{CacheFormat::kF16, 0.01},
-                                        {CacheFormat::kBF16, 0.5},
-                                        {CacheFormat::kQ8, 0.5},
-                                        {CacheFormat::kQ6, 1.0}}) {
+                                        {CacheFormat::kBF16, 0.05},
+                                        {CacheFormat::kQ8, 0.2},
+                                        {CacheFormat::kQ6, 0.7}}) {
     Result<std::unique_ptr<Engine>> engine =
         Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
     ASSERT_TRUE(engine.has_value());
+    int flipped = 0;  // positions where rounding decided a near tie of experts
     for (const std::string& prompt : model.prompts) {
       const Scored scored = score(**engine, expected.ints(prompt + ".input_ids"));
       const std::vector<float> wanted = expected.floats(prompt + ".logits");
-      double worst = 0.0;
-      double mean = 0.0;
-      for (size_t i = 0; i < wanted.size(); ++i) {
-        const double error = std::fabs(static_cast<double>(scored.logits[i]) - wanted[i]);
-        worst = std::max(worst, error);
-        mean += error / static_cast<double>(wanted.size());
+      const size_t positions = expected.ints(prompt + ".input_ids").size();
+      const size_t vocabulary = wanted.size() / positions;
+      for (size_t position = 0; position < positions; ++position) {
+        double worst = 0.0;
+        for (size_t i = position * vocabulary; i < (position + 1) * vocabulary; ++i) {
+          worst = std::max(worst, std::fabs(static_cast<double>(scored.logits[i]) - wanted[i]));
+        }
+        EXPECT_LE(worst, 1.0) << prompt << " " << cache_format_name(type) << ", position " << position;
+        if (worst > tolerance) ++flipped;
       }
-      EXPECT_LE(worst, tolerance) << prompt << " " << cache_format_name(type) << ", mean " << mean;
     }
+    EXPECT_LE(flipped, is_quantised(type) ? 1 : 0) << cache_format_name(type);
   }
 }
 
