@@ -1,5 +1,6 @@
-// Shape letters as in mla.cpp; a row of expanded keys and values (E) is [k^R | k^C | v], R + N + V columns. With a
-// quantised cache these rows are q8 rows too, and products with them integers, where all three are whole groups.
+// Shape letters as in mla.cpp; a row of expanded keys and values (E) is [zeros | k^R | k^C | v]. With a quantised cache
+// these rows are q8 rows too, and products with them integers, where values are whole groups; the zeros make keys whole
+// groups then. Otherwise there are none.
 #include "lathe/attention/mla_expanded.h"
 
 #include <algorithm>
@@ -26,15 +27,19 @@ int64_t most_groups(int64_t tokens) {
   return std::min(lane_groups(kQueryBlock), lane_groups(tokens) + std::min<int64_t>(tokens, kExpandedSegments));
 }
 
-int64_t expanded_row(const MlaShape& s) {
-  return s.qk_rope_head_dim + s.qk_nope_head_dim + s.v_head_dim;
-}
+// What an expanded row has: a matter of the cache and the model's shape only.
+struct ExpandedRow {
+  bool integers = false;
+  int64_t zeros = 0;
+  int64_t key_cols = 0;  // with the zeros
+  int64_t elements = 0;
 
-// Whether expanded rows are in q8: a matter of the cache and the model's shape only.
-bool in_integers(const MlaShape& s, CacheFormat cache) {
-  return is_quantised(cache) && s.qk_rope_head_dim % kCacheGroup == 0 && s.qk_nope_head_dim % kCacheGroup == 0 &&
-         s.v_head_dim % kCacheGroup == 0;
-}
+  ExpandedRow(const MlaShape& s, CacheFormat cache)
+      : integers(is_quantised(cache) && s.v_head_dim % kCacheGroup == 0),
+        zeros(integers ? cache_groups(s.qk_head_dim()) * kCacheGroup - s.qk_head_dim() : 0),
+        key_cols(zeros + s.qk_head_dim()),
+        elements(key_cols + s.v_head_dim) {}
+};
 
 // Where the scratch of one thread lies.
 struct Layout {
@@ -48,17 +53,19 @@ struct Layout {
   int64_t total = 0;
 };
 
+// For a quantised cache, which takes most.
 Layout layout_of(const MlaShape& s, int64_t groups) {
   const auto padded = Workspace::padded;
+  const ExpandedRow row(s, CacheFormat::kQ8);
   Layout at;
   at.quantised = at.latents + padded(kPageTokens * s.kv_lora_rank);
   at.expanded = at.quantised + quantised_floats(kPageTokens, s.kv_lora_rank / kBlock * kBlock);
   const auto floats_for = [&](int64_t bytes) { return padded((bytes + 3) / 4); };
-  at.coded = at.expanded + padded(kSpanTiles * kPageTokens * expanded_row(s));
-  at.tile = at.coded + floats_for(kSpanTiles * kPageTokens * cache_row_bytes(CacheFormat::kQ8, expanded_row(s)));
+  at.coded = at.expanded + padded(kSpanTiles * kPageTokens * row.elements);
+  at.tile = at.coded + floats_for(kSpanTiles * kPageTokens * cache_row_bytes(CacheFormat::kQ8, row.elements));
   at.block = at.tile + padded(lane_scratch_floats());
-  at.queries = at.block + padded(lane_block_floats(s.qk_head_dim(), s.v_head_dim, groups));
-  at.total = at.queries + floats_for(groups * lane_q8_bytes(s.qk_head_dim()));
+  at.queries = at.block + padded(lane_block_floats(row.key_cols, s.v_head_dim, groups));
+  at.total = at.queries + floats_for(groups * lane_q8_bytes(row.key_cols));
   return at;
 }
 
@@ -68,23 +75,26 @@ struct LatentScratch {
   QuantisedRows quantised;  // where the weights are packed
 };
 
-// Rows of one head for the positions [start, start + keys): k^R as cached, then what the latents expand to.
+// Rows of one head for the positions [start, start + keys): zeros, k^R as cached, then what the latents expand to.
 void expand_tile(const MlaHead& head,
                  const CacheView& cache,
                  int64_t start,
                  int64_t keys,
                  const LatentScratch& scratch,
+                 const ExpandedRow& row,
                  float* out_SE) {
   const MlaShape& s = head.shape;
-  const int64_t stride = expanded_row(s);
   const bool quantised = reads_quantised_latents(head.weights);
   for (int64_t i = 0; i < keys; ++i) {
     float* latent_C = scratch.latents_SC + i * s.kv_lora_rank;
     cache.load(head.kernels, start + i, 0, s.kv_lora_rank, latent_C);
-    cache.load(head.kernels, start + i, s.kv_lora_rank, s.qk_rope_head_dim, out_SE + i * stride);
+    float* out_E = out_SE + i * row.elements;
+    std::fill_n(out_E, row.zeros, 0.0F);
+    cache.load(head.kernels, start + i, s.kv_lora_rank, s.qk_rope_head_dim, out_E + row.zeros);
     if (quantised) head.kernels.quantise(latent_C, 0, s.kv_lora_rank / kBlock, scratch.quantised, i);
   }
-  expand_latents(head, keys, scratch.latents_SC, scratch.quantised, {out_SE + s.qk_rope_head_dim, stride});
+  float* out_kv = out_SE + row.zeros + s.qk_rope_head_dim;
+  expand_latents(head, keys, scratch.latents_SC, scratch.quantised, {out_kv, row.elements});
 }
 
 // Head h of the queries of segments whose caches begin with the same `shared` positions, whole pages that all of these
@@ -106,7 +116,7 @@ int64_t groups_of(std::span<const AttentionSegment> segments) {
   return groups;
 }
 
-// Queries of a segment as [q^R | q^C] in lanes from group g0 on, with their positions.
+// Queries of a segment as [zeros | q^R | q^C] in lanes from group g0 on, with their positions.
 void load_queries(const KernelTable& kernels,
                   const MlaShape& s,
                   const Unit& unit,
@@ -125,8 +135,10 @@ void load_queries(const KernelTable& kernels,
       block.position_GL[g0 * kLaneGroup + t] = segment.position + t;
     }
     float* lanes = block.q_GKL + (g0 + g) * kLaneGroup * block.key_cols;
-    kernels.rows_to_lanes(rope.data(), s.qk_rope_head_dim, lanes);
-    kernels.rows_to_lanes(nope.data(), s.qk_nope_head_dim, lanes + s.qk_rope_head_dim * kLaneGroup);
+    const int64_t zeros = block.key_cols - s.qk_head_dim();
+    std::fill_n(lanes, zeros * kLaneGroup, 0.0F);
+    kernels.rows_to_lanes(rope.data(), s.qk_rope_head_dim, lanes + zeros * kLaneGroup);
+    kernels.rows_to_lanes(nope.data(), s.qk_nope_head_dim, lanes + (zeros + s.qk_rope_head_dim) * kLaneGroup);
   }
 }
 
@@ -156,31 +168,31 @@ struct UnitRun {
   const CpuContext& cpu;
   const MlaShape& s;
   const MlaHead& head;
+  ExpandedRow row;
   LatentScratch latents;
   float* expanded;
-  std::byte* coded;  // null: rows stay in fp32
+  std::byte* coded;
   float* tile_scratch;
   LaneBlock block;
 
-  // The rows of one head for the positions [start, start + keys), stored from row `row` on.
-  LaneTile expand(const CacheView& cache, int64_t start, int64_t keys, int64_t row) {
-    const int64_t elements = expanded_row(s);
-    float* rows = expanded + row * elements;
-    expand_tile(head, cache, start, keys, latents, rows);
+  // The rows of one head for the positions [start, start + keys), stored from row `first` on.
+  LaneTile expand(const CacheView& cache, int64_t start, int64_t keys, int64_t first) {
+    float* rows = expanded + first * row.elements;
+    expand_tile(head, cache, start, keys, latents, row, rows);
     LaneTile tile{.format = CacheFormat::kF32,
                   .data = reinterpret_cast<const std::byte*>(rows),
-                  .elements = elements,
+                  .elements = row.elements,
                   .key_first = 0,
-                  .value_first = s.qk_head_dim(),
+                  .value_first = row.key_cols,
                   .start = start,
                   .keys = keys};
-    if (coded == nullptr) return tile;
-    const int64_t row_bytes = cache_row_bytes(CacheFormat::kQ8, elements);
+    if (!row.integers) return tile;
+    const int64_t row_bytes = cache_row_bytes(CacheFormat::kQ8, row.elements);
     for (int64_t i = 0; i < keys; ++i) {
-      cpu.kernels.encode_q8(rows + i * elements, elements, coded + (row + i) * row_bytes);
+      cpu.kernels.encode_q8(rows + i * row.elements, row.elements, coded + (first + i) * row_bytes);
     }
     tile.format = CacheFormat::kQ8;
-    tile.data = coded + row * row_bytes;
+    tile.data = coded + first * row_bytes;
     return tile;
   }
 
@@ -211,22 +223,23 @@ void run_unit(
   const MlaShape& s = a.shape;
   const int64_t groups = groups_of(unit.segments);
   const Layout at = layout_of(s, groups);
-  const bool integers = in_integers(s, unit.segments.front().cache.format);
+  const ExpandedRow row(s, unit.segments.front().cache.format);
   const MlaHead head{cpu.kernels, a.weights, s, unit.h, nullptr};
   UnitRun run{.cpu = cpu,
               .s = s,
               .head = head,
+              .row = row,
               .latents = {scratch + at.latents, {reinterpret_cast<std::byte*>(scratch + at.quantised), s.kv_lora_rank}},
               .expanded = scratch + at.expanded,
-              .coded = integers ? reinterpret_cast<std::byte*>(scratch + at.coded) : nullptr,
+              .coded = reinterpret_cast<std::byte*>(scratch + at.coded),
               .tile_scratch = scratch + at.tile,
-              .block = make_lane_block(scratch + at.block, s.qk_head_dim(), s.v_head_dim, groups)};
+              .block = make_lane_block(scratch + at.block, row.key_cols, s.v_head_dim, groups)};
   int64_t g = 0;
   for (const AttentionSegment& segment : unit.segments) {
     load_queries(cpu.kernels, s, unit, segment, q_THK, g, run.block);
     g += lane_groups(segment.tokens);
   }
-  if (integers) quantise_queries(cpu.kernels, run.block, reinterpret_cast<std::byte*>(scratch + at.queries));
+  if (row.integers) quantise_queries(cpu.kernels, run.block, reinterpret_cast<std::byte*>(scratch + at.queries));
   // Nobody's first query is before the end of what is shared.
   run.attend(unit.segments.front().cache, 0, unit.shared, 0, groups, unit.shared);
   g = 0;

@@ -139,14 +139,14 @@ TEST(Mla, CacheTypesRoundWhatIsStored) {
 
 // Quantised caches give what attention over the stored values gives, in both forms, and differ from exact ones by their
 // levels. From eight heads on the absorbed form multiplies with a q8 cache in integers, the expanded form with any
-// quantised cache where head dimensions are whole groups: 8 bits for queries and, rebuilt, for keys and values.
+// quantised cache where values are whole groups: 8 bits for queries and, rebuilt, for keys and values.
 TEST(Mla, QuantisedCachesAgreeInBothForms) {
   for (const int64_t heads : {4, 16}) {
     for (const bool whole_groups : {false, true}) {
       const MlaShape shape{.hidden_size = 48,
                            .num_heads = heads,
-                           .qk_nope_head_dim = whole_groups ? 32 : 24,
-                           .qk_rope_head_dim = whole_groups ? 32 : 16,
+                           .qk_nope_head_dim = 24,
+                           .qk_rope_head_dim = 16,
                            .v_head_dim = whole_groups ? 64 : 20,
                            .kv_lora_rank = 64,
                            .q_lora_rank = 0,
@@ -154,7 +154,8 @@ TEST(Mla, QuantisedCachesAgreeInBothForms) {
       const MlaProblem p = random_mla(shape, 130, 5);
       const std::vector<float> exact = run_mla(p);
       for (const auto& [type, error] : {std::pair{CacheFormat::kQ8, 0.02}, {CacheFormat::kQ6, 0.1}}) {
-        SCOPED_TRACE(str(heads, whole_groups ? " heads of whole groups, " : " heads, ", cache_format_name(type)));
+        SCOPED_TRACE(
+            str(heads, whole_groups ? " heads with values of whole groups, " : " heads, ", cache_format_name(type)));
         const std::vector<float> absorbed = run_mla(p, {.threads = 2, .cache_type = type});
         const std::vector<float> expanded = run_mla(p, {.expanded_until = 130, .threads = 2, .cache_type = type});
         const bool integers = whole_groups || (heads >= 8 && type == CacheFormat::kQ8);
