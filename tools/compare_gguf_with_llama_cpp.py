@@ -61,10 +61,15 @@ class Comparison:
         """Output of a program of llama.cpp."""
         return run([self.args.llama / program, *arguments], self.env)
 
-    def llama_perplexity(self, path, *more):
-        """Output of llama-perplexity over the text."""
+    def llama_perplexity(self, path, patterns, *more):
+        """Output of llama-perplexity over the text, with all of the patterns in it if one of a few attempts has them."""
         window, threads = str(self.args.ctx), str(self.args.threads)
-        return self.llama("llama-perplexity", "-m", path, "-f", self.args.text, "-c", window, "-t", threads, *more)
+        arguments = ["-m", path, "-f", self.args.text, "-c", window, "-t", threads, *more]
+        for _ in range(ATTEMPTS):
+            text = self.llama("llama-perplexity", *arguments)
+            if all(pattern.search(text) for pattern in patterns):
+                break
+        return text
 
     def lathe_perplexity(self, path):
         """Perplexity by lathe."""
@@ -78,15 +83,13 @@ class Comparison:
     def prepare(self):
         """The unquantised file and its outputs; gives both perplexities of it."""
         run([self.args.lathe, "quantize", self.args.model, self.base, "--type", self.args.base, "-q"])
-        text = self.llama_perplexity(self.base, "--kl-divergence-base", self.logits)
+        text = self.llama_perplexity(self.base, [PERPLEXITY], "--kl-divergence-base", self.logits)
         return found(PERPLEXITY, text, "llama-perplexity"), self.lathe_perplexity(self.base)
 
     def score(self, path):
         """Perplexity by llama.cpp, divergence from the unquantised outputs, perplexity by lathe."""
-        for _ in range(ATTEMPTS):
-            text = self.llama_perplexity(path, "--kl-divergence", "--kl-divergence-base", self.logits)
-            if MEAN_PERPLEXITY.search(text) and DIVERGENCE.search(text):
-                break
+        patterns = [MEAN_PERPLEXITY, DIVERGENCE]
+        text = self.llama_perplexity(path, patterns, "--kl-divergence", "--kl-divergence-base", self.logits)
         perplexity = found(MEAN_PERPLEXITY, text, path)
         return perplexity, found(DIVERGENCE, text, path), self.lathe_perplexity(path)
 

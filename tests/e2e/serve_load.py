@@ -64,9 +64,9 @@ class Silent(http.server.ThreadingHTTPServer):
 
 class ServeLoad(unittest.TestCase):
     def test_a_server_takes_what_comes(self):
-        # 640 positions for 12 clients: answers give up their pages and get them back.
+        # 448 positions for 12 clients: answers give up their pages and get them back.
         done = run_tool("--lathe", PROGRAM, "--clients", 12, "--seconds", SECONDS, "--prompts", 16, "--growth", GROWTH,
-                        "--serve-args", "--cache-tokens 640")
+                        "--serve-args", "--cache-tokens 448")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("all well", done.stdout)
         counts = {kind: int(n) for n, kind in re.findall(r"(\d+) (whole|streamed|slow|left|vanished|bad)\b", done.stdout)}
