@@ -51,8 +51,9 @@ struct LaneTile {
 int64_t lane_scratch_floats();
 
 // Quantises the queries of all groups into `memory`, groups * lane_q8_bytes() bytes aligned to a cache line. From then
-// on attend_tile takes products with tiles in q8 in integers: key_first of these tiles must be a multiple of 32, and what
-// follows the keys in the last block of 32 columns must be zero. Values that are not whole blocks are read as fp32.
+// on attend_tile takes products with tiles in q8 in integers: key_first of these tiles must be a multiple of 32, and
+// what follows the keys in the last block of 32 columns must be zero. Values that are not whole blocks are read as
+// fp32.
 void quantise_queries(const KernelTable& kernels, LaneBlock& block, std::byte* memory);
 
 // Lane groups [first, last) of the block take the tile into what they have accumulated.
