@@ -164,8 +164,7 @@ void lane_scores_q8(const LaneScoresQ8Args& a) {
       LATHE_UNROLL
       for (int i = 0; i < kQ8Keys; ++i) {
         const std::byte* from = halves[i] + begin * 2;
-        store(scales[i],
-              end - begin == kLanes ? decode<DType::kF16>(from) : decode_first<DType::kF16>(from, end - begin));
+        store(scales[i], decode_some<DType::kF16>(from, end - begin));
       }
       alignas(64) std::byte words[kQ8Keys][kScaleBlocks * kBlockWords];
       if constexpr (!kHasByteDot) {

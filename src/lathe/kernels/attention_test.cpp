@@ -482,8 +482,7 @@ TEST_P(LanesOnEveryTable, Q8ScoresAreTheReferencesBitForBit) {
   }
 }
 
-// Softmax weights of tiles with q8 values, as a lane may have them: all sizes, few that count, none. Lane l sees all
-// keys but l, from the second group on all of them.
+// Of a tile: in the first group lane l sees all keys but l, in the others all of them.
 std::vector<int32_t> visible_keys(int64_t groups, int64_t keys) {
   std::vector<int32_t> visible(static_cast<size_t>(groups * kLaneGroup), static_cast<int32_t>(keys));
   for (int32_t lane = 0; lane < kLaneGroup; ++lane) {
@@ -492,6 +491,7 @@ std::vector<int32_t> visible_keys(int64_t groups, int64_t keys) {
   return visible;
 }
 
+// Softmax weights of tiles with q8 values, as a lane may have them: all sizes, few that count, none.
 std::vector<float> lane_weights(Rng& rng, int64_t groups, int64_t keys, const std::vector<int32_t>& visible) {
   std::vector<float> weights(static_cast<size_t>(groups * kLaneScores), 0.0F);
   for (int64_t g = 0; g < groups; ++g) {

@@ -66,7 +66,7 @@ LATHE_INLINE void load_tile_scales(
   F32x16 bad = zero();
   for (int64_t key = 0; key < keys; ++key) {
     const std::byte* from = halves + key * stride + begin * 2;
-    const F32x16 d = end - begin == kLanes ? decode<DType::kF16>(from) : decode_first<DType::kF16>(from, end - begin);
+    const F32x16 d = decode_some<DType::kF16>(from, end - begin);
     most = max(d, most);
     bad = add(bad, mul(d, zero()));
     store(out.d[key], d);

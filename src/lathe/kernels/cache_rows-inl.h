@@ -121,8 +121,7 @@ LATHE_INLINE void encode_q8_group(const float* x, float inverse, std::byte* code
     LATHE_UNROLL
     for (int64_t i = 0; i < kCacheGroup; i += kLanes) {
       const F32x16 v = mul(load(x + i), broadcast(inverse));
-      const F32x16 bounded = select_below(v, most, v, most);
-      store_as_bytes(reinterpret_cast<std::byte*>(words) + i, to_i32(max(bounded, least)));
+      store_as_bytes(reinterpret_cast<std::byte*>(words) + i, to_i32(max(min(v, most), least)));
     }
   }
   LATHE_UNROLL

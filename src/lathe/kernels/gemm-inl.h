@@ -250,7 +250,7 @@ LATHE_INLINE void fill_panel(Panel<kRows>& panel, const Weights& weights, int64_
       const PartRegister scale = part_set(kType == DType::kF8E4M3 ? block_scale(weights, row + i, block) : 1.0f);
       for (int64_t k = block; k < stop; k += kLanes) {
         const std::byte* from = w + k * element_bytes(kType);
-        F32x16 v = stop - k >= kLanes ? decode<kType>(from) : decode_first<kType>(from, stop - k);
+        F32x16 v = decode_some<kType>(from, stop - k);
         if constexpr (kType == DType::kF8E4M3) {
           LATHE_UNROLL
           for (int p = 0; p < kParts; ++p) v.part[p] = part_mul(v.part[p], scale);

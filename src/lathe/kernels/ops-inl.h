@@ -160,7 +160,7 @@ LATHE_INLINE void decode_all(const std::byte* source, float* out, int64_t n) {
   for_vectors(
       n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
         const std::byte* from = source + i * element_bytes(kType);
-        store_some(out + i, count == kLanes ? decode<kType>(from) : decode_first<kType>(from, count), count);
+        store_some(out + i, decode_some<kType>(from, count), count);
       });
 }
 

@@ -198,6 +198,12 @@ LATHE_INLINE F32x16 decode_first(const std::byte* a, int64_t n) {
 
 #undef LATHE_EACH_PART
 
+// As decode where n is 16 or more, else the first n.
+template <DType kType>
+LATHE_INLINE F32x16 decode_some(const std::byte* a, int64_t n) {
+  return n >= kLanes ? decode<kType>(a) : decode_first<kType>(a, n);
+}
+
 LATHE_INLINE void store(float* a, F32x16 v) {
   LATHE_UNROLL
   for (int p = 0; p < kParts; ++p) part_store(a + p * kPartLanes, v.part[p]);

@@ -40,19 +40,9 @@ Result<std::filesystem::path> packed_file_path(const std::filesystem::path& cach
     hash.update(str(real.string(), "\n", size, " ", changed.time_since_epoch().count(), "\n"));
   }
   for (const PackedEntry& e : plan.entries) {
-    hash.update(str(e.name,
-                    " ",
-                    e.source,
-                    " ",
-                    dtype_name(e.quantised),
-                    " ",
-                    dtype_name(e.format),
-                    " ",
-                    e.panels,
-                    " ",
-                    e.transposed,
-                    " "));
-    hash.update(str(e.rows, " ", e.cols, " ", e.taken, " ", e.stride, " ", e.offset, "\n"));
+    hash.update(
+        str(e.name, " ", e.source, " ", dtype_name(e.quantised), " ", dtype_name(e.format), " ", e.panels, " "));
+    hash.update(str(e.rows, " ", e.cols, " ", e.taken, " ", e.stride, " ", e.transposed, " ", e.offset, "\n"));
   }
   return cache_folder / "packed" / (hash.hex_digest().substr(0, 32) + ".panels");
 }

@@ -60,26 +60,42 @@ void reference_lane_quantise(const LaneQuantiseArgs& a) {
   }
 }
 
+namespace {
+
+// Codes and scales of q8 rows, by key and element.
+struct Q8Rows {
+  const std::byte* rows;
+  int64_t elements;
+
+  const std::byte* row(int64_t key) const { return rows + key * cache_row_bytes(CacheFormat::kQ8, elements); }
+
+  int code(int64_t key, int64_t element) const { return static_cast<int>(row(key)[element]) - 128; }
+
+  float scale(int64_t key, int64_t element) const {
+    uint16_t d = 0;
+    std::memcpy(&d, row(key) + cache_groups(elements) * kCacheGroup + element / kCacheGroup * 2, 2);
+    return f16_to_float(d);
+  }
+};
+
+}  // namespace
+
 void reference_lane_scores_q8(const LaneScoresQ8Args& a) {
-  const int64_t stride = cache_row_bytes(CacheFormat::kQ8, a.elements);
-  const int64_t first_block = a.first / kCacheGroup;
+  const Q8Rows rows{a.rows, a.elements};
   for (int64_t g = 0; g < a.groups; ++g) {
     for (int64_t key = 0; key < (a.keys + 15) / 16 * 16; ++key) {
       for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
         float score = 0.0F;
         for (int64_t block = 0; block < a.blocks && key < a.keys; ++block) {
-          const std::byte* row = a.rows + key * stride;
+          const int64_t first = a.first + block * kCacheGroup;
           const std::byte* q = a.q + g * a.q_stride + block * kLaneBlockBytes;
           int32_t sum = 0;
           for (int64_t c = 0; c < kCacheGroup; ++c) {
-            const int code = static_cast<int>(row[(first_block + block) * kCacheGroup + c]) - 128;
-            sum += code * static_cast<int8_t>(q[c / 4 * 4 * kLaneGroup + lane * 4 + c % 4]);
+            sum += rows.code(key, first + c) * static_cast<int8_t>(q[c / 4 * 4 * kLaneGroup + lane * 4 + c % 4]);
           }
-          uint16_t d = 0;
-          std::memcpy(&d, row + cache_groups(a.elements) * kCacheGroup + 2 * (first_block + block), 2);
           float scale = 0.0F;
           std::memcpy(&scale, q + kCacheGroup * kLaneGroup + 4 * lane, 4);
-          score = std::fma(static_cast<float>(sum), f16_to_float(d) * scale, score);
+          score = std::fma(static_cast<float>(sum), rows.scale(key, first) * scale, score);
         }
         a.scores[g * kLaneScores + key * kLaneGroup + lane] = score;
       }
@@ -130,36 +146,17 @@ void reference_lane_values(const LaneValuesArgs& a) {
   }
 }
 
-namespace {
-
-// Code and scale of one column of q8 rows.
-struct Q8Column {
-  const LaneValuesQ8Args& a;
-  int64_t column;
-
-  const std::byte* row(int64_t key) const { return a.rows + key * cache_row_bytes(CacheFormat::kQ8, a.elements); }
-
-  int code(int64_t key) const { return static_cast<int>(row(key)[a.first + column]) - 128; }
-
-  float scale(int64_t key) const {
-    uint16_t d = 0;
-    std::memcpy(&d, row(key) + cache_groups(a.elements) * kCacheGroup + (a.first + column) / kCacheGroup * 2, 2);
-    return f16_to_float(d);
-  }
-};
-
-}  // namespace
-
 void reference_lane_values_q8(const LaneValuesQ8Args& a) {
+  const Q8Rows rows{a.rows, a.elements};
   for (int64_t g = 0; g < a.groups; ++g) {
     for (int64_t c = 0; c < a.blocks * kCacheGroup; ++c) {
-      const Q8Column column{a, c};
+      const int64_t element = a.first + c;
       for (int64_t lane = 0; lane < kLaneGroup; ++lane) {
         float most_scale = 0.0F;
         float spoiled = 0.0F;  // NaN when something is not finite
         for (int64_t key = 0; key < a.visible[g * kLaneGroup + lane]; ++key) {
-          most_scale = std::max(most_scale, column.scale(key));
-          spoiled += column.scale(key) * 0.0F;
+          most_scale = std::max(most_scale, rows.scale(key, element));
+          spoiled += rows.scale(key, element) * 0.0F;
         }
         const float to_integer = most_scale > 0.0F ? kMostLaneWeight / most_scale : 0.0F;
         const float* weights = a.weights + g * kLaneScores + lane;
@@ -171,8 +168,8 @@ void reference_lane_values_q8(const LaneValuesQ8Args& a) {
         const float inverse = most < kLeastLaneWeight ? 0.0F : 1.0F / most;
         int64_t sum = 0;
         for (int64_t key = 0; key < a.keys && !std::isnan(spoiled); ++key) {
-          const float weight = (weights[key * kLaneGroup] * inverse) * (column.scale(key) * to_integer);
-          sum += static_cast<int64_t>(std::nearbyint(weight)) * column.code(key);
+          const float weight = (weights[key * kLaneGroup] * inverse) * (rows.scale(key, element) * to_integer);
+          sum += static_cast<int64_t>(std::nearbyint(weight)) * rows.code(key, element);
         }
         float& out = a.out[g * a.out_stride + c * kLaneGroup + lane];
         const float step = most * (most_scale / kMostLaneWeight) + spoiled;
