@@ -340,7 +340,7 @@ Recompute recompute_of(std::string_view name) {
 
 int run(int threads, int64_t steps, Recompute recompute) {
   const KernelTable table = measuring_table();
-  const std::unique_ptr<ThreadPool> pool = ThreadPool::create(threads).value();
+  const std::unique_ptr<ThreadPool> pool = ThreadPool::create(threads, ThreadPool::kSpinLong).value();
   const ModelConfig config = parse_config(parse_json(kConfig).value()).value().config;
   TrainOptions options;
   options.max_tokens = kSequences * kSequenceLength;

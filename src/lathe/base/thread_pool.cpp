@@ -170,7 +170,7 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool() = default;
 
-Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
+Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads, std::chrono::microseconds spin) {
   if (threads < 1 || threads > kMaxThreads) {
     return Error{Errc::kInvalidArgument, str("threads: expected 1 to ", kMaxThreads, ", found ", threads)};
   }
@@ -178,7 +178,7 @@ Result<std::unique_ptr<ThreadPool>> ThreadPool::create(int threads) {
   pool->state_ = std::make_unique<State>(threads);
   State& state = *pool->state_;
   // A spinning thread pays only on a processor that nobody else needs.
-  if (threads <= machine_limits().affinity_cpus) state.spin = std::chrono::microseconds(40);
+  if (threads <= machine_limits().affinity_cpus) state.spin = spin;
   const SignalsBlocked blocked;
   state.threads.reserve(static_cast<size_t>(threads) - 1);
   for (int thread = 1; thread < threads; ++thread) {

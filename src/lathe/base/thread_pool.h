@@ -1,8 +1,9 @@
-// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin briefly
-// and then park, and the caller runs the parts of threads that got no processor in time, so that a busy machine does
-// not make a run collapse. What a loop computes must not depend on the split.
+// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin for a
+// while and then park, and the caller runs the parts of threads that got no processor in time, so that a busy machine
+// does not make a run collapse. What a loop computes must not depend on the split.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
@@ -13,8 +14,14 @@ namespace lathe {
 
 class ThreadPool {
  public:
+  // How long threads spin before they park. Briefly: little is lost when others want the processors. Long: for work
+  // that goes on for hours with parts of milliseconds, where being woken costs more than what stands between two of
+  // them.
+  static constexpr std::chrono::microseconds kSpinBriefly{40};
+  static constexpr std::chrono::microseconds kSpinLong{1000};
+
   // `threads` includes the caller; 1 makes a pool that runs everything inline. Fails when a thread cannot be created.
-  static Result<std::unique_ptr<ThreadPool>> create(int threads);
+  static Result<std::unique_ptr<ThreadPool>> create(int threads, std::chrono::microseconds spin = kSpinBriefly);
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
   ~ThreadPool();

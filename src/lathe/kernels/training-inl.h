@@ -3,7 +3,8 @@
 // A product keeps a tile of kSgemmRows x 16 kSgemmVectors sums in registers. B is packed sixteen columns at a time, so
 // that a tile reads it in order; the columns of one tile stay in the first cache while all tiles of a block of rows,
 // which stays in the second, go past them. Rows of A are read where they lie when their values are contiguous, else a
-// block of them is packed as well.
+// block of them is packed as well. Meanwhile the places of a tile's results and what the next block reads are asked
+// for: without that a core waits for memory for a tenth of its time, or a quarter where sums are short.
 #pragma once
 
 #include "lathe/kernels/attention-inl.h"
@@ -25,8 +26,75 @@ constexpr int64_t kBlockTiles = kSgemmBlockRows / kSgemmRows;
 // Floats of a packed tile of A; the last of its rows is written with a whole vector.
 constexpr int64_t kPackedTile = kSgemmRows * kSgemmDepth + 16;
 static_assert(kBlockTiles * kPackedTile <= kSgemmPackedRowFloats);
-// Rows of A that lie side by side are read where they are when the sums are this short: packing would cost more.
+// Columns of A that lie side by side are read where they are when the sums are this short: packing would cost more.
 constexpr int64_t kUnpackedDepth = 64;
+// Rows of A this many floats apart, or a multiple of it, share so few sets of the first cache that a tile's rows drive
+// each other out. They are copied to rows of kCopiedRow floats where enough columns read them.
+constexpr int64_t kCrowdedStride = 512;
+constexpr int64_t kCopiedRow = kSgemmDepth + kLanes;
+constexpr int64_t kUncopiedColumns = 64;
+static_assert(kBlockTiles * kSgemmRows * kCopiedRow <= kSgemmPackedRowFloats);
+
+// An address past the end is fine to prefetch, but not as a pointer.
+LATHE_INLINE void prefetch_to_write(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const char*>(address), 1, 3);
+}
+
+// Into the second cache.
+LATHE_INLINE void prefetch_farther(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const char*>(address), 0, 2);
+}
+
+// Rows of a matrix that a product reads next, asked for a few lines at a time between steps of the work at hand.
+class RowsAhead {
+ public:
+  // `rows` rows of `floats` floats, `stride` floats apart; at most two such parts, one after the other.
+  LATHE_INLINE void add(const float* first, int64_t rows, int64_t stride, int64_t floats) {
+    if (rows <= 0) return;
+    const int64_t lines = (floats * kFloatBytes + kLine - 1) / kLine;
+    parts_[count_++] = {reinterpret_cast<uintptr_t>(first), rows, stride * kFloatBytes, lines};
+    lines_ += rows * lines;
+  }
+
+  // next() will be called `steps` times.
+  LATHE_INLINE void divide(int64_t steps) { share_ = steps > 0 ? (lines_ + steps - 1) / steps : 0; }
+
+  LATHE_INLINE void next() {
+    for (int64_t left = share_; left > 0 && at_ < count_; --left) {
+      const Part& part = parts_[at_];
+      prefetch_farther(part.first + static_cast<uintptr_t>(row_ * part.stride + line_ * kLine));
+      if (++line_ < part.lines) continue;
+      line_ = 0;
+      if (++row_ < part.rows) continue;
+      row_ = 0;
+      ++at_;
+    }
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  static constexpr int64_t kFloatBytes = 4;
+
+  struct Part {
+    uintptr_t first;
+    int64_t rows;
+    int64_t stride;  // bytes
+    int64_t lines;   // of a row
+  };
+
+  Part parts_[2];
+  int64_t count_ = 0;
+  int64_t lines_ = 0;
+  int64_t share_ = 0;
+  int64_t at_ = 0;
+  int64_t row_ = 0;
+  int64_t line_ = 0;
+};
+
+constexpr uintptr_t kColumnBytesAhead = 12 * kLanes * sizeof(float);
+constexpr int64_t kStepDepth = 16;  // of a tile's sums between two calls of RowsAhead::next
 
 // A tile's operands: value (i, p) of A at a[i * a_row + p * a_col], B's sixteen columns v at b + v * b_vector.
 struct SgemmTile {
@@ -40,6 +108,7 @@ struct SgemmTile {
   int64_t c_row;
   int64_t columns;  // valid ones
   bool add;
+  RowsAhead* ahead;
 };
 
 template <int kRows, int kVectors>
@@ -50,21 +119,38 @@ void sgemm_tile(const SgemmTile& t) {
     LATHE_UNROLL
     for (int v = 0; v < kVectors; ++v) sum[i][v] = zero();
   }
+  const auto c = reinterpret_cast<uintptr_t>(t.c);
+  LATHE_UNROLL
+  for (int i = 0; i < kRows; ++i) {
+    LATHE_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      prefetch_to_write(c + static_cast<uintptr_t>((i * t.c_row + v * kLanes) * static_cast<int64_t>(sizeof(float))));
+    }
+  }
   const float* a = t.a;
   const float* b = t.b;
-  for (int64_t p = 0; p < t.k; ++p, a += t.a_col, b += kLanes) {
-    F32x16 column[kVectors];
-    LATHE_UNROLL
-    for (int v = 0; v < kVectors; ++v) column[v] = load(b + v * t.b_vector);
-    LATHE_UNROLL
-    for (int i = 0; i < kRows; ++i) {
-      PartRegister value = part_set(a[i * t.a_row]);
-      if constexpr (kVectors * kParts > 1) keep(value);
+  for (int64_t step = 0; step < t.k; step += kStepDepth) {
+    t.ahead->next();
+    const int64_t depth = t.k - step < kStepDepth ? t.k - step : kStepDepth;
+    for (int64_t p = 0; p < depth; ++p, a += t.a_col, b += kLanes) {
+      F32x16 column[kVectors];
       LATHE_UNROLL
       for (int v = 0; v < kVectors; ++v) {
+        const float* from = b + v * t.b_vector;
+        column[v] = load(from);
+        // One vector of columns fits into the first cache beside the rest, two do not.
+        if constexpr (kVectors > 1) prefetch(reinterpret_cast<uintptr_t>(from) + kColumnBytesAhead);
+      }
+      LATHE_UNROLL
+      for (int i = 0; i < kRows; ++i) {
+        PartRegister value = part_set(a[i * t.a_row]);
+        if constexpr (kVectors * kParts > 1) keep(value);
         LATHE_UNROLL
-        for (int part = 0; part < kParts; ++part) {
-          sum[i][v].part[part] = part_fma(value, column[v].part[part], sum[i][v].part[part]);
+        for (int v = 0; v < kVectors; ++v) {
+          LATHE_UNROLL
+          for (int part = 0; part < kParts; ++part) {
+            sum[i][v].part[part] = part_fma(value, column[v].part[part], sum[i][v].part[part]);
+          }
         }
       }
     }
@@ -73,9 +159,9 @@ void sgemm_tile(const SgemmTile& t) {
   for (int i = 0; i < kRows; ++i) {
     LATHE_UNROLL
     for (int v = 0; v < kVectors; ++v) {
-      float* c = t.c + i * t.c_row + v * kLanes;
+      float* to = t.c + i * t.c_row + v * kLanes;
       const int64_t count = t.columns - v * kLanes < kLanes ? t.columns - v * kLanes : kLanes;
-      store_some(c, t.add ? add(load_some(c, count), sum[i][v]) : sum[i][v], count);
+      store_some(to, t.add ? add(load_some(to, count), sum[i][v]) : sum[i][v], count);
     }
   }
 }
@@ -141,24 +227,54 @@ LATHE_INLINE void pack_b(const float* b, int64_t b_row, int64_t b_col, int64_t k
   }
 }
 
+// Rows of A, whose values are contiguous, to rows of kCopiedRow floats.
+LATHE_INLINE void copy_a(const float* a, int64_t a_row, int64_t count, int64_t k, float* out) {
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t p = 0; p < k; p += kLanes) {
+      store(out + i * kCopiedRow + p, load_some(a + i * a_row + p, k - p < kLanes ? k - p : kLanes));
+    }
+  }
+}
+
+constexpr int64_t tiles_of(int64_t length, int64_t tile) {
+  return (length + tile - 1) / tile;
+}
+
+// Steps of kStepDepth that the tiles of m rows, n columns and depth k take.
+LATHE_INLINE int64_t steps_of(int64_t m, int64_t n, int64_t k) {
+  return tiles_of(m, kSgemmRows) * tiles_of(n, kSgemmVectors * kLanes) * tiles_of(k, kStepDepth);
+}
+
 // All rows of C times n columns of packed B: `t` has columns and depth cut out already.
 LATHE_INLINE void sgemm_block(const SgemmArgs& args, SgemmTile t, int64_t n) {
-  const bool packed = args.a_col != 1 && t.k > kUnpackedDepth;
-  float* packed_a = args.scratch + kSgemmDepth * kSgemmColumns;
+  const bool contiguous = args.a_col == 1;
+  const bool packed = !contiguous && t.k > kUnpackedDepth;
+  const bool copied = contiguous && args.a_row % kCrowdedStride == 0 && n > kUncopiedColumns;
+  float* own_a = args.scratch + kSgemmDepth * kSgemmColumns;
   const float* b = t.b;
   const float* a = t.a;
   float* c = t.c;
-  t.a_row = packed ? 1 : args.a_row;
+  t.a_row = packed ? 1 : copied ? kCopiedRow : args.a_row;
   t.a_col = packed ? kSgemmRows : args.a_col;
+  const int64_t a_tile = packed ? kPackedTile : kSgemmRows * t.a_row;
   for (int64_t block = 0; block < args.m; block += kBlockTiles * kSgemmRows) {
     const int64_t left = args.m - block;
     const int64_t rows = left < kBlockTiles * kSgemmRows ? left : kBlockTiles * kSgemmRows;
-    if (packed) pack_a(a + block, args.a_col, rows, t.k, packed_a);
+    const float* block_a = packed || copied ? own_a : a + block * args.a_row;
+    RowsAhead below;
+    if (contiguous) {
+      const int64_t more = left - rows < rows ? left - rows : rows;
+      below.add(a + (block + rows) * args.a_row, more, args.a_row, t.k);
+      below.divide(steps_of(rows, n, t.k));
+      t.ahead = &below;
+    }
+    if (packed) pack_a(a + block, args.a_col, rows, t.k, own_a);
+    if (copied) copy_a(a + block * args.a_row, args.a_row, rows, t.k, own_a);
     for (int64_t j = 0; j < n; j += kSgemmVectors * kLanes) {
       t.columns = n - j;
       t.b = b + j / kLanes * t.b_vector;
       for (int64_t i = 0; i < rows; i += kSgemmRows) {
-        t.a = packed ? packed_a + i / kSgemmRows * kPackedTile : a + (block + i) * args.a_row;
+        t.a = block_a + i / kSgemmRows * a_tile;
         t.c = c + (block + i) * args.c_row + j;
         sgemm_rows(t, rows - i < kSgemmRows ? rows - i : kSgemmRows);
       }
@@ -176,6 +292,15 @@ void sgemm(const SgemmArgs& args) {
   for (int64_t p = 0; p < args.k; p += kSgemmDepth) {
     const int64_t depth = args.k - p < kSgemmDepth ? args.k - p : kSgemmDepth;
     SgemmTile tile{};
+    RowsAhead deeper;  // where A and B lie along the sums, the next ones
+    if (args.a_col != 1) {
+      const int64_t rest = args.k - p - depth;
+      const int64_t more = rest < kSgemmDepth ? rest : kSgemmDepth;
+      deeper.add(args.a + (p + depth) * args.a_col, more, args.a_col, args.m);
+      if (args.b_col == 1) deeper.add(args.b + (p + depth) * args.b_row, more, args.b_row, args.n);
+      deeper.divide(steps_of(args.m, args.n, depth));
+    }
+    tile.ahead = &deeper;
     tile.a = args.a + p * args.a_col;
     tile.k = depth;
     tile.c_row = args.c_row;

@@ -12,8 +12,8 @@ inline constexpr int64_t kSgemmDepth = 256;
 inline constexpr int64_t kSgemmColumns = 256;
 // Rows of A that pass all columns of B before the next ones come: at most so many.
 inline constexpr int64_t kSgemmBlockRows = 96;
-// Of such rows, packed: tiles of at least 6 rows, each with 16 floats of padding.
-inline constexpr int64_t kSgemmPackedRowFloats = kSgemmBlockRows * kSgemmDepth + kSgemmBlockRows / 6 * 16;
+// Of such rows, packed or copied: each at most with 16 floats of padding.
+inline constexpr int64_t kSgemmPackedRowFloats = kSgemmBlockRows * (kSgemmDepth + 16);
 // Scratch of one product.
 inline constexpr int64_t kSgemmScratchFloats = kSgemmDepth * kSgemmColumns + kSgemmPackedRowFloats;
 

@@ -8,6 +8,7 @@ namespace lathe {
 namespace {
 
 constexpr int64_t kBlockFloats = 1 << 16;   // of the norm's sums
+constexpr int64_t kNormLanes = 8;           // sums of a block; all parameters together are a multiple
 constexpr int64_t kUpdateFloats = 1 << 12;  // of an update's parts, a multiple of a vector and of a cache line
 
 }  // namespace
@@ -66,10 +67,13 @@ double AdamW::global_norm(const ParameterSet& parameters) const {
   pool_->run(blocks, 1, [&](int64_t begin, int64_t end, int) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t last = std::min((block + 1) * kBlockFloats, parameters.size());
-      double lanes[8] = {};
-      for (int64_t i = block * kBlockFloats; i < last; ++i) {
-        const double g = gradients[static_cast<size_t>(i)];
-        lanes[i % 8] += g * g;
+      double lanes[kNormLanes] = {};
+      for (int64_t i = block * kBlockFloats; i < last; i += kNormLanes) {
+        const float* some = gradients.data() + i;
+        for (int64_t lane = 0; lane < kNormLanes; ++lane) {
+          const double g = some[lane];
+          lanes[lane] += g * g;
+        }
       }
       double sum = 0.0;
       for (const double lane : lanes) sum += lane;

@@ -9,6 +9,8 @@
 namespace lathe {
 namespace {
 
+constexpr int64_t kTabledPositions = 8192;  // whose rotations are computed once
+
 constexpr int64_t kNoLayer = -1;  // of operations outside the blocks
 
 // Rows [T, d] somewhere in the arena; each operation lets them point to what it wrote.
@@ -56,7 +58,7 @@ TrainBackend::TrainBackend(const ModelConfig& config,
       attention_(attention_block(config)),
       moe_(moe_shape(config), router_options(config, options)),
       mtp_input_(config.hidden_size, config.rms_norm_eps),
-      rope_(RopeTable::make(rope_parameters(config))) {}
+      rope_(RopeTable::make(rope_parameters(config), std::min(options.max_tokens, kTabledPositions))) {}
 
 void TrainBackend::take_kept(TrainArena& arena, KeptLayer& layer, bool with_moe, bool with_dense) const {
   const int64_t T = options_.max_tokens;
@@ -248,8 +250,10 @@ void TrainBackend::run(const Entry& e) {
       return moe_.forward(moe_pass(e), e.y);
     case Kind::kAdd:
       context_.pool.run(T, row_grain(d), [&](int64_t begin, int64_t end, int) {
-        std::copy(e.x + begin * d, e.x + end * d, e.y + begin * d);
-        context_.kernels.add(e.y + begin * d, delta_ + begin * d, (end - begin) * d);
+        for (int64_t t = begin; t < end; ++t) {
+          std::copy_n(e.x + t * d, d, e.y + t * d);
+          context_.kernels.add(e.y + t * d, delta_ + t * d, d);
+        }
       });
       return;
     case Kind::kMtpInput:

@@ -204,7 +204,7 @@ class Run {
     tokenizer_folder_ = tokenizer.folder;
     LATHE_TRY(corpus_, prepare_corpus(recipe_, tokenizer, cache, hooks_.stop));
     LATHE_TRY(setup_, set_up_model(recipe_, &tokenizer.tokenizer));
-    LATHE_TRY(pool_, ThreadPool::create(threads));
+    LATHE_TRY(pool_, ThreadPool::create(threads, ThreadPool::kSpinLong));
     LATHE_TRY(model_, TrainModel::create(setup_.config, options_, *pool_, kernels()));
     const OptimizerRecipe& o = recipe_.optimizer;
     LATHE_TRY(AdamW optimizer,
