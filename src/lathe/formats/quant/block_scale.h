@@ -47,20 +47,6 @@ class Unit {
   bool zero_ = true;
 };
 
-// Factor for the scales of n encoded values that makes their projection on the exact ones right. Least squares leave
-// them too small, by the square of the relative error; that is little beside the error itself, but it is the same in
-// every block and adds up over the layers of a model, where errors average out.
-inline float unshrunk(const float* exact, const float* encoded, int n) {
-  double both = 0.0;
-  double squares = 0.0;
-  for (int i = 0; i < n; ++i) {
-    both += static_cast<double>(exact[i]) * encoded[i];
-    squares += static_cast<double>(exact[i]) * exact[i];
-  }
-  constexpr double kMost = 1.05;  // more would be another encoding
-  return both > 0.0 ? static_cast<float>(std::clamp(squares / both, 1.0 / kMost, kMost)) : 1.0F;
-}
-
 // Two bytes at any alignment, little-endian.
 inline void put_u16(std::byte* out, uint16_t bits) {
   std::memcpy(out, &bits, sizeof bits);

@@ -19,8 +19,16 @@ constexpr int kRounds = 3;  // of changing multiples and common scales
 
 struct alignas(16) Values {
   std::array<float, kElements> v{};
+  std::array<float, kElements> w{};  // what their errors count
 
-  Group group(int index, int size) const { return {v.data() + static_cast<ptrdiff_t>(index) * size, size}; }
+  void weigh(int size) {
+    for (int i = 0; i < kElements; i += size) weigh_by_magnitude(v.data() + i, size, w.data() + i);
+  }
+
+  Group group(int index, int size) const {
+    const ptrdiff_t at = static_cast<ptrdiff_t>(index) * size;
+    return {v.data() + at, w.data() + at, size};
+  }
 };
 
 float rounded(float x) {
@@ -83,11 +91,12 @@ bool fit_common(const Values& x, const AffineBlock& b, float& d, float& dmin) {
     const double value = x.v[static_cast<size_t>(i)];
     const double a = b.scales[j] * b.q[j].q[static_cast<size_t>(i % kAffineSize)];
     const double m = -b.minima[j];
-    aa += a * a;
-    ab += a * m;
-    bb += m * m;
-    ax += a * value;
-    bx += m * value;
+    const double w = x.w[static_cast<size_t>(i)];
+    aa += w * a * a;
+    ab += w * a * m;
+    bb += w * m * m;
+    ax += w * a * value;
+    bx += w * m * value;
   }
   const double determinant = aa * bb - ab * ab;
   if (determinant > 1e-6 * aa * bb) {
@@ -182,8 +191,9 @@ float fit_common(const Values& x, const SymmetricBlock& b) {
   for (int i = 0; i < kElements; ++i) {
     const auto j = static_cast<size_t>(i / kSymmetricSize);
     const double a = b.scales[j] * b.q[j].q[static_cast<size_t>(i % kSymmetricSize)];
-    ax += a * x.v[static_cast<size_t>(i)];
-    aa += a * a;
+    const double w = x.w[static_cast<size_t>(i)];
+    ax += w * a * x.v[static_cast<size_t>(i)];
+    aa += w * a * a;
   }
   return aa > 0.0 ? static_cast<float>(ax / aa) : 0.0F;
 }
@@ -218,6 +228,7 @@ void encode_q45_k(DType format, const float* x, std::byte* out) {
   const Unit unit(x, kElements);
   Values scaled;
   unit.divide(x, kElements, scaled.v.data());
+  scaled.weigh(kAffineSize);
   std::array<Affine, kAffineGroups> wanted;
   float most_scale = 0.0F;
   float most_minimum = 0.0F;
@@ -243,15 +254,6 @@ void encode_q45_k(DType format, const float* x, std::byte* out) {
     if (!(next.error < best.error)) break;
     best = next;
   }
-  Values encoded;
-  for (size_t i = 0; i < kElements; ++i) {
-    const size_t j = i / kAffineSize;
-    encoded.v[i] = unit.from_f16(best.d) * best.scales[j] * best.q[j].q[i % kAffineSize] -
-                   unit.from_f16(best.dmin) * best.minima[j];
-  }
-  const float factor = unshrunk(scaled.v.data(), encoded.v.data(), kElements);
-  best.d = unit.to_f16(unit.from_f16(best.d) * factor);
-  best.dmin = unit.to_f16(unit.from_f16(best.dmin) * factor);
   put_affine(format, best, out);
 }
 
@@ -259,6 +261,7 @@ void encode_q6_k(const float* x, std::byte* out) {
   const Unit unit(x, kElements);
   Values scaled;
   unit.divide(x, kElements, scaled.v.data());
+  scaled.weigh(kSymmetricSize);
   std::array<float, kSymmetricGroups> wanted{};
   float extreme = 0.0F;
   for (int j = 0; j < kSymmetricGroups; ++j) {
@@ -277,12 +280,6 @@ void encode_q6_k(const float* x, std::byte* out) {
     if (!(next.error < best.error)) break;
     best = next;
   }
-  Values encoded;
-  for (size_t i = 0; i < kElements; ++i) {
-    const size_t j = i / kSymmetricSize;
-    encoded.v[i] = unit.from_f16(best.d) * best.scales[j] * best.q[j].q[i % kSymmetricSize];
-  }
-  best.d = unit.to_f16(unit.from_f16(best.d) * unshrunk(scaled.v.data(), encoded.v.data(), kElements));
   put_symmetric(best, out);
 }
 

@@ -28,12 +28,6 @@ void put_integers(const std::array<uint8_t, kElements>& q, bool fifth, std::byte
   for (size_t i = 0; i < kElements / 2; ++i) out[i] = static_cast<std::byte>((q[i] & 15) | (q[i + 16] & 15) << 4);
 }
 
-float correction(const Values& exact, const Integers& q, float scale, float minimum) {
-  Values encoded;
-  for (size_t i = 0; i < kElements; ++i) encoded.v[i] = scale * q.q[i] + minimum;
-  return unshrunk(exact.v.data(), encoded.v.data(), kElements);
-}
-
 }  // namespace
 
 void encode_q8_0(const float* x, std::byte* out) {
@@ -48,7 +42,9 @@ void encode_q8_0(const float* x, std::byte* out) {
   constexpr uint16_t kSmallestNormal = 0x0400;
   if (d != 0 && d < kSmallestNormal && most > (kMost + 0.5F) * unit.from_f16(d)) ++d;
   Integers q;
-  round_group({scaled.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
+  Values even;
+  even.v.fill(1.0F);
+  round_group({scaled.v.data(), even.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
   put_u16(out, d);
   for (size_t i = 0; i < kElements; ++i) out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q.q[i]));
 }
@@ -60,7 +56,13 @@ void encode_small(DType format, const float* x, std::byte* out) {
   const Unit unit(x, kElements);
   Values scaled;
   unit.divide(x, kElements, scaled.v.data());
-  const Group group{scaled.v.data(), kElements};
+  Values weights;
+  if (has_minimum) {
+    weigh_by_magnitude(scaled.v.data(), kElements, weights.v.data());
+  } else {
+    weigh_by_square(scaled.v.data(), kElements, weights.v.data());
+  }
+  const Group group{scaled.v.data(), weights.v.data(), kElements};
   Integers found;
   float offset = 0.0F;
   if (has_minimum) {
@@ -68,14 +70,13 @@ void encode_small(DType format, const float* x, std::byte* out) {
     const uint16_t d = unit.to_f16(fit.scale);
     const uint16_t m = unit.to_f16(fit.minimum);
     round_group(group, unit.from_f16(d), unit.from_f16(m), 0.0F, 2.0F * half - 1.0F, found);
-    const float factor = correction(scaled, found, unit.from_f16(d), unit.from_f16(m));
-    put_u16(out, unit.to_f16(unit.from_f16(d) * factor));
-    put_u16(out + 2, unit.to_f16(unit.from_f16(m) * factor));
+    put_u16(out, d);
+    put_u16(out + 2, m);
     out += 4;
   } else {
     const uint16_t d = unit.to_f16(search_symmetric(group, half));
     round_group(group, unit.from_f16(d), 0.0F, -half, half - 1.0F, found);
-    put_u16(out, unit.to_f16(unit.from_f16(d) * correction(scaled, found, unit.from_f16(d), 0.0F)));
+    put_u16(out, d);
     out += 2;
     offset = half;
   }

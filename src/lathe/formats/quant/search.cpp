@@ -45,6 +45,18 @@ constexpr int kInside = 16;
 
 }  // namespace
 
+void weigh_by_magnitude(const float* values, int n, float* weights) {
+  float squares = 0.0F;
+  for (int i = 0; i < n; ++i) squares += values[i] * values[i];
+  const float rms = std::sqrt(squares / static_cast<float>(n));
+  for (int i = 0; i < n; ++i) weights[i] = rms + std::fabs(values[i]);
+}
+
+void weigh_by_square(const float* values, int n, float* weights) {
+  constexpr float kLeast = 1e-6F;  // so that values of 0 stay near it
+  for (int i = 0; i < n; ++i) weights[i] = values[i] * values[i] + kLeast;
+}
+
 float search_symmetric(const Group& group, float levels) {
   float extreme = 0.0F;
   for (int i = 0; i < group.n; ++i) {
@@ -62,8 +74,9 @@ float search_symmetric(const Group& group, float levels) {
     for (int i = 0; i < group.n; i += 4) {
       const Four x = load(group.values + i);
       const Four q = clamped(nearest(x * inverse), low, high);
-      sum_xq += q * x;
-      sum_qq += q * q;
+      const Four wq = load(group.weights + i) * q;
+      sum_xq += wq * x;
+      sum_qq += wq * q;
     }
     // The best scale for these q is xq / qq, and takes xq^2 / qq off the error.
     const float xq = sum(sum_xq);
@@ -82,17 +95,18 @@ Affine search_affine(const Group& group, float levels, bool negative) {
   float least = group.values[0];
   float most = group.values[0];
   float sum_x = 0.0F;
+  float sum_w = 0.0F;
   for (int i = 0; i < group.n; ++i) {
     const float x = group.values[i];
     least = std::fmin(least, x);
     most = std::fmax(most, x);
-    sum_x += x;
+    sum_x += group.weights[i] * x;
+    sum_w += group.weights[i];
   }
   if (negative) least = std::fmin(least, 0.0F);
   if (most - least < kNothing) return {0.0F, least};  // one value, or nothing above 0
   const Four zero = all(0.0F);
   const Four high = all(levels);
-  const auto n = static_cast<float>(group.n);
   Affine best{(most - least) / levels, least};
   float best_gain = -1.0F;
   for (int k = -kOutside; k <= kInside; ++k) {
@@ -104,17 +118,18 @@ Affine search_affine(const Group& group, float levels, bool negative) {
     for (int i = 0; i < group.n; i += 4) {
       const Four x = load(group.values + i);
       const Four q = clamped(nearest((x - from) * inverse), zero, high);
-      total_q += q;
-      total_qq += q * q;
-      total_xq += q * x;
+      const Four wq = load(group.weights + i) * q;
+      total_q += wq;
+      total_qq += wq * q;
+      total_xq += wq * x;
     }
     const float sum_q = sum(total_q);
     const float sum_qq = sum(total_qq);
     const float sum_xq = sum(total_xq);
-    // Least squares for x ~ scale q + minimum; the gain is what it takes off the sum of x^2.
-    const float determinant = n * sum_qq - sum_q * sum_q;
+    // Least squares for x ~ scale q + minimum; the gain is what it takes off the weighted sum of x^2.
+    const float determinant = sum_w * sum_qq - sum_q * sum_q;
     if (!(determinant > 0.0F)) continue;
-    Affine fit{(n * sum_xq - sum_x * sum_q) / determinant, (sum_qq * sum_x - sum_q * sum_xq) / determinant};
+    Affine fit{(sum_w * sum_xq - sum_x * sum_q) / determinant, (sum_qq * sum_x - sum_q * sum_xq) / determinant};
     if (negative && fit.minimum > 0.0F) fit = {sum_xq / sum_qq, 0.0F};
     const float gain = fit.scale * sum_xq + fit.minimum * sum_x;
     if (fit.scale > 0.0F && gain > best_gain) {
@@ -136,7 +151,7 @@ float round_group(const Group& group, float scale, float minimum, float low, flo
     const Four x = load(group.values + i);
     const Four q = nearest(clamped((x - m) * inverse, bottom, top));
     const Four off = x - (s * q + m);
-    error += off * off;
+    error += load(group.weights + i) * off * off;
     std::memcpy(out.q.data() + i, &q, sizeof q);
   }
   return sum(error);

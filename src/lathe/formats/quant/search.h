@@ -1,6 +1,6 @@
 // The search for scales behind the encoders: given the values of one group of 16 or 32 elements, find the scale (and
-// minimum) whose rounding loses least, by the sum of squares. Everything is in units of the block, whose largest value
-// is between 1 and 2.
+// minimum) whose rounding loses least, by the weighted sum of squares. Everything is in units of the block, whose
+// largest value is between 1 and 2.
 #pragma once
 
 #include <array>
@@ -16,11 +16,18 @@ struct alignas(16) Integers {
   std::array<float, kMaxGroup> q{};
 };
 
-// Values to encode, n a multiple of 4.
+// Values to encode, n a multiple of 4, and what the square of each one's error counts.
 struct Group {
   const float* values = nullptr;
+  const float* weights = nullptr;
   int n = 0;
 };
+
+// Weights for n values of a group. Errors of large values weigh more than of small ones: outputs diverge less from the
+// exact ones, though the plain sum of squares grows. How much more was measured (docs/numerics.md): root mean square
+// plus magnitude for formats with a minimum or of six bits, the square for symmetric ones of few bits.
+void weigh_by_magnitude(const float* values, int n, float* weights);
+void weigh_by_square(const float* values, int n, float* weights);
 
 // x is near scale q, with q from -levels to levels - 1 (the sign of `scale` is free, so the extreme may lie at
 // -levels). Returns the scale; 0 when all values are 0.
@@ -36,7 +43,7 @@ struct Affine {
 Affine search_affine(const Group& group, float levels, bool negative);
 
 // Rounds x to the nearest q for a given scale and minimum, q clamped to [low, high]; a scale of 0 gives q = 0
-// (clamped). Returns the sum of squared errors.
+// (clamped). Returns the weighted sum of squared errors.
 float round_group(const Group& group, float scale, float minimum, float low, float high, Integers& out);
 
 }  // namespace lathe::quant
