@@ -57,7 +57,7 @@ void encode_small(DType format, const float* x, std::byte* out) {
   Values scaled;
   unit.divide(x, kElements, scaled.v.data());
   Values weights;
-  if (has_minimum) {
+  if (has_minimum || has_fifth) {
     weigh_by_magnitude(scaled.v.data(), kElements, weights.v.data());
   } else {
     weigh_by_square(scaled.v.data(), kElements, weights.v.data());

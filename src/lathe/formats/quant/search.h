@@ -24,8 +24,8 @@ struct Group {
 };
 
 // Weights for n values of a group. Errors of large values weigh more than of small ones: outputs diverge less from the
-// exact ones, though the plain sum of squares grows. How much more was measured (docs/numerics.md): root mean square
-// plus magnitude for formats with a minimum or of six bits, the square for symmetric ones of few bits.
+// exact ones, though the plain sum of squares grows. How much more was measured (docs/numerics.md): the square for
+// Q4_0, root mean square plus magnitude for all others.
 void weigh_by_magnitude(const float* values, int n, float* weights);
 void weigh_by_square(const float* values, int n, float* weights);
 
