@@ -89,6 +89,9 @@ TEST_P(TrainingTable, SgemmMatchesTheReferenceInEveryOrientation) {
                               {31, 300, 40},
                               {100, 20, 66},
                               {203, 40, 257},
+                              {97, 80, 512},  // rows of A that share sets of the first cache
+                              {15, 300, 1040},
+                              {29, 65, 1024},
                               {5, 1, 600},
                               {3, 7, 0},
                               {0, 4, 4}};

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -9,6 +10,7 @@
 
 #include "lathe/base/rng.h"
 #include "lathe/base/scalar.h"
+#include "lathe/formats/quant/search.h"
 #include "lathe/tensor/blocks.h"
 
 namespace lathe {
@@ -103,6 +105,51 @@ TEST(Quantise, ValuesOnTheGridAreKeptExactly) {
   expect_exact(DType::kQ4_1, integers(20, 35));
   expect_exact(DType::kQ5_1, integers(-40, -9));
   expect_exact(DType::kQ6_K, integers(-32, 31));
+}
+
+TEST(Quantise, WeightsAreThoseOfTheTwoRules) {
+  const std::vector<float> x{3.0F, 0.0F, -1.0F, 1.0F, 2.0F, -1.0F, 0.0F, 0.0F};  // root mean square: sqrt(2)
+  std::vector<float> w(x.size());
+  quant::weigh_by_magnitude(x.data(), static_cast<int>(x.size()), w.data());
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_FLOAT_EQ(w[i], std::sqrt(2.0F) + std::fabs(x[i])) << i;
+  quant::weigh_by_square(x.data(), static_cast<int>(x.size()), w.data());
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(w[i], x[i] * x[i], 1e-5) << i;
+}
+
+// Both searches come close to the least weighted error that any scale on a fine grid has, which weights change.
+TEST(Quantise, SearchesMinimiseTheWeightedError) {
+  constexpr int kSize = 32;
+  constexpr int kGrid = 4000;
+  double even_differs = 0.0;
+  for (uint64_t seed = 1; seed <= 20; ++seed) {
+    const std::vector<float> x = normal_row(seed, kSize, 0.6F);
+    std::vector<float> w(kSize);
+    quant::weigh_by_square(x.data(), kSize, w.data());
+    const std::vector<float> even(kSize, 1.0F);
+    const quant::Group group{x.data(), w.data(), kSize};
+    quant::Integers q;
+    const auto symmetric = [&](float scale) { return quant::round_group(group, scale, 0.0F, -8.0F, 7.0F, q); };
+    float least = std::numeric_limits<float>::max();
+    for (int i = 1; i <= kGrid; ++i) {
+      const float scale = 0.6F * static_cast<float>(i) / kGrid;
+      least = std::min({least, symmetric(scale), symmetric(-scale)});
+    }
+    const float found = symmetric(quant::search_symmetric(group, 8.0F));
+    EXPECT_LE(found, 1.05F * least) << seed;
+    even_differs += symmetric(quant::search_symmetric({x.data(), even.data(), kSize}, 8.0F)) / found - 1.0;
+
+    const quant::Affine fit = quant::search_affine(group, 15.0F, true);
+    const auto affine = [&](const quant::Affine& a) {
+      return quant::round_group(group, a.scale, a.minimum, 0.0F, 15.0F, q);
+    };
+    const float at_fit = affine(fit);
+    for (const float scale : {0.97F, 0.99F, 1.01F, 1.03F}) {
+      for (const float minimum : {0.97F, 0.99F, 1.01F, 1.03F}) {
+        EXPECT_LE(at_fit, 1.1F * affine({fit.scale * scale, fit.minimum * minimum})) << seed;
+      }
+    }
+  }
+  EXPECT_GT(even_differs / 20, 0.02);  // scales for even weights lose more by these
 }
 
 TEST(Quantise, SecondEncodingOfASmallFormatChangesNothing) {
