@@ -9,7 +9,6 @@
 #include "lathe/base/rng.h"
 #include "lathe/base/scalar.h"
 #include "lathe/formats/quant/quantise.h"
-#include "lathe/model/packed_file.h"
 #include "lathe/model/packed_source.h"
 #include "lathe/tensor/panels.h"
 
@@ -200,8 +199,8 @@ void PackedWeights::index() {
   std::ranges::sort(by_name_, {}, [&](uint32_t i) { return std::string_view(plan_.entries[i].name); });
 }
 
-bool PackedWeights::map(const std::filesystem::path& path) {
-  map_ = map_packed_file(path, plan_);
+bool PackedWeights::map(const PackedFile& file) {
+  map_ = map_packed_file(file, plan_);
   if (map_ == nullptr) return false;
   data_ = map_->bytes().data() + kPackedHeaderBytes;
   if (HugePageCopy::pays(map_->bytes().size())) huge_pages_ = std::make_unique<const HugePageCopy>(map_);
@@ -230,17 +229,17 @@ Result<std::shared_ptr<const PackedWeights>> PackedWeights::open(PackedPlan pack
   if (plan.bytes == 0) return std::shared_ptr<const PackedWeights>();
   out->index();
   if (!options.cache_folder.empty() && plan.bytes >= options.smallest_file) {
-    LATHE_TRY(const std::filesystem::path path, packed_file_path(options.cache_folder, plan, checkpoint));
-    if (out->map(path)) return std::shared_ptr<const PackedWeights>(std::move(out));
+    LATHE_TRY(const PackedFile file, packed_file(options.cache_folder, plan, checkpoint));
+    if (out->map(file)) return std::shared_ptr<const PackedWeights>(std::move(out));
     std::vector<std::byte> part;
     const auto place = [&](uint64_t, uint64_t bytes) {
       part.assign(bytes, std::byte{0});
       return part.data();
     };
-    LATHE_TRY(const bool written, write_packed_file(path, plan, [&](const PackedSink& sink) {
+    LATHE_TRY(const bool written, write_packed_file(file, plan, [&](const PackedSink& sink) {
                 return pack_all(plan, checkpoint, pool, options, place, sink);
               }));
-    if (written && out->map(path)) return std::shared_ptr<const PackedWeights>(std::move(out));
+    if (written && out->map(file)) return std::shared_ptr<const PackedWeights>(std::move(out));
   }
   LATHE_TRY(out->allocate());
   std::byte* memory = out->memory_.data();

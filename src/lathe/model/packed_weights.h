@@ -15,6 +15,7 @@
 #include "lathe/base/file.h"
 #include "lathe/base/huge_page_copy.h"
 #include "lathe/base/thread_pool.h"
+#include "lathe/model/packed_file.h"
 #include "lathe/model/packed_plan.h"
 #include "lathe/tensor/matrix.h"
 
@@ -62,7 +63,7 @@ class PackedWeights {
   PackedWeights() = default;
   Status allocate();
   void index();
-  bool map(const std::filesystem::path& path);
+  bool map(const PackedFile& file);
 
   PackedPlan plan_;
   std::vector<uint32_t> by_name_;  // entries sorted by name

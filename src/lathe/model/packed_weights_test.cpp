@@ -146,7 +146,9 @@ TEST(PackedWeights, GiveNearlyTheLogitsOfPlainOnesInBothForms) {
     SCOPED_TRACE(quant_type_name(type));
     Source source(dense_config());
     const auto packed = source.pack(type).value();
-    const double tolerance = type == QuantType::kQ8_0 || type == QuantType::kQ6_K ? 0.12 : 0.5;
+    // Weights at random do not reward that the scales of 4 bits favour the large ones.
+    const bool fine = type == QuantType::kQ8_0 || type == QuantType::kQ6_K;
+    const double tolerance = fine ? 0.12 : type == QuantType::kQ5_0 ? 0.5 : 0.6;
     for (const int64_t expanded : {0, 30}) {
       const std::vector<float> plain = source.logits(nullptr, expanded);
       const double distance = relative_distance(source.logits(packed, expanded), plain);
@@ -257,13 +259,44 @@ TEST(PackedWeights, AFileOfOtherWeightsOrADamagedOneIsNotUsed) {
   // Other contents of the header: made anew too.
   std::fstream(files().front(), std::ios::in | std::ios::out | std::ios::binary) << "something else";
   EXPECT_EQ(source.logits(source.pack(QuantType::kQ8_0, options).value()), before);
-  // Another checkpoint in the same place has another name.
+  // Another checkpoint in the same place has another name, and takes the place of the one before.
+  const std::filesystem::path first = files().front();
   source.model = TinyModel(block_config(), 4);
   source.reopen();
   std::filesystem::last_write_time(source.dir.path() / "model.safetensors",
                                    std::filesystem::file_time_type::clock::now() + std::chrono::seconds(5));
   EXPECT_NE(source.logits(source.pack(QuantType::kQ8_0, options).value()), before);
-  EXPECT_EQ(files().size(), 2u);
+  ASSERT_EQ(files().size(), 1u);
+  EXPECT_NE(files().front(), first);
+}
+
+TEST(PackedWeights, FilesOfOtherTypesModelsAndProgramsStay) {
+  Source source(block_config());
+  Source other(block_config());
+  const TempDir cache;
+  const PackOptions options{.cache_folder = cache.path(), .smallest_file = 0, .on_progress = {}};
+  const std::filesystem::path folder = cache.path() / "packed";
+  std::filesystem::create_directories(folder);
+  for (const char* name : {"notes.panels", "empty.panels"}) std::ofstream(folder / name) << std::string(name, 5);
+  ASSERT_TRUE(source.pack(QuantType::kQ8_0, options));
+  ASSERT_TRUE(source.pack(QuantType::kQ4_0, options));
+  ASSERT_TRUE(other.pack(QuantType::kQ8_0, options));
+  const auto count = [&] {
+    return std::ranges::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
+  };
+  EXPECT_EQ(count(), 5);
+  // What another version packed of the same model, with this header, goes when this one is made anew.
+  std::filesystem::path own;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    if (entry.file_size() > 4096) own = entry.path();
+  }
+  std::filesystem::copy_file(own, folder / "older.panels");
+  std::filesystem::remove(own);
+  for (Source* each : {&source, &other}) {
+    for (const QuantType type : {QuantType::kQ8_0, QuantType::kQ4_0}) ASSERT_TRUE(each->pack(type, options));
+  }
+  EXPECT_FALSE(std::filesystem::exists(folder / "older.panels"));
+  EXPECT_EQ(count(), 6);
 }
 
 TEST(PackedWeights, AFolderThatCannotBeWrittenMeansMemory) {

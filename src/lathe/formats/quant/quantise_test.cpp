@@ -113,7 +113,7 @@ TEST(Quantise, WeightsAreThoseOfTheTwoRules) {
   quant::weigh_by_magnitude(x.data(), static_cast<int>(x.size()), w.data());
   for (size_t i = 0; i < x.size(); ++i) EXPECT_FLOAT_EQ(w[i], std::sqrt(2.0F) + std::fabs(x[i])) << i;
   quant::weigh_by_square(x.data(), static_cast<int>(x.size()), w.data());
-  for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(w[i], x[i] * x[i], 1e-5) << i;
+  for (size_t i = 0; i < x.size(); ++i) EXPECT_FLOAT_EQ(w[i], 2.0F + x[i] * x[i]) << i;
 }
 
 // Both searches come close to the least weighted error that any scale on a fine grid has, which weights change.
@@ -145,7 +145,7 @@ TEST(Quantise, SearchesMinimiseTheWeightedError) {
     const float at_fit = affine(fit);
     for (const float scale : {0.97F, 0.99F, 1.01F, 1.03F}) {
       for (const float minimum : {0.97F, 0.99F, 1.01F, 1.03F}) {
-        EXPECT_LE(at_fit, 1.1F * affine({fit.scale * scale, fit.minimum * minimum})) << seed;
+        EXPECT_LE(at_fit, 1.25F * affine({fit.scale * scale, fit.minimum * minimum})) << seed;
       }
     }
   }

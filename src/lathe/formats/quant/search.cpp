@@ -43,18 +43,22 @@ constexpr float kStep = 0.1F;  // between candidates, in levels
 constexpr int kOutside = 10;
 constexpr int kInside = 16;
 
+float mean_square(const float* values, int n) {
+  float squares = 0.0F;
+  for (int i = 0; i < n; ++i) squares += values[i] * values[i];
+  return squares / static_cast<float>(n);
+}
+
 }  // namespace
 
 void weigh_by_magnitude(const float* values, int n, float* weights) {
-  float squares = 0.0F;
-  for (int i = 0; i < n; ++i) squares += values[i] * values[i];
-  const float rms = std::sqrt(squares / static_cast<float>(n));
+  const float rms = std::sqrt(mean_square(values, n));
   for (int i = 0; i < n; ++i) weights[i] = rms + std::fabs(values[i]);
 }
 
 void weigh_by_square(const float* values, int n, float* weights) {
-  constexpr float kLeast = 1e-6F;  // so that values of 0 stay near it
-  for (int i = 0; i < n; ++i) weights[i] = values[i] * values[i] + kLeast;
+  const float mean = mean_square(values, n);
+  for (int i = 0; i < n; ++i) weights[i] = mean + values[i] * values[i];
 }
 
 float search_symmetric(const Group& group, float levels) {
