@@ -139,11 +139,12 @@ void check(const KernelTable& table, const ProductCase& c, float* scratch) {
 void bench_product(benchmark::State& state, const KernelTable* table, const ProductCase* c, double peak) {
   Tensor<float> scratch({kSgemmScratchFloats});
   check(*table, *c, scratch.data());
+  float* const sets_begin = operands();
   const auto sets = static_cast<int64_t>(kOperandBytes / sizeof(float)) / c->floats();
   int64_t set = 0;
   double seconds = 0.0;
   for (auto _ : state) {
-    const SgemmArgs args = product(*c, operands() + set * c->floats(), scratch.data());
+    const SgemmArgs args = product(*c, sets_begin + set * c->floats(), scratch.data());
     const auto start = std::chrono::steady_clock::now();
     table->sgemm(args);
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
