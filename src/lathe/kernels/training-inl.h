@@ -4,7 +4,7 @@
 // that a tile reads it in order; the columns of one tile stay in the first cache while all tiles of a block of rows,
 // which stays in the second, go past them. Rows of A are read where they lie when their values are contiguous, else a
 // block of them is packed as well. Meanwhile the places of a tile's results and what the next block reads are asked
-// for: without that a core waits for memory for a tenth of its time, or a quarter where sums are short.
+// for: without that a core waits for memory for a tenth of its time, or a fifth where sums are short.
 #pragma once
 
 #include "lathe/kernels/attention-inl.h"
