@@ -418,10 +418,5 @@ void register_all() {
 }  // namespace lathe
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  lathe::register_all();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  return lathe::bench::run(argc, argv, lathe::register_all);
 }

@@ -70,4 +70,14 @@ double read_bandwidth(size_t bytes) {
   }
   return static_cast<double>(bytes) * rounds / best;
 }
+
+int run(int argc, char** argv, void (*register_all)()) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  register_all();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
+
 }  // namespace lathe::bench

@@ -11,14 +11,15 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "lathe/base/anonymous_memory.h"
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
-#include "lathe/kernels/kernel_table.h"
 #include "lathe/tensor/tensor.h"
+#include "lathe/train/matmul.h"
 #include "machine.h"
 
 namespace lathe {
@@ -35,17 +36,14 @@ struct ProductCase {
   int64_t in;
   int64_t out;
 
-  // Floats of x, y and W, one after the other, rounded up to cache lines.
-  int64_t x_floats() const { return padded(rows * in); }
+  // Floats of x, y and W, one after the other.
+  int64_t x_floats() const { return Workspace::padded(rows * in); }
 
-  int64_t y_floats() const { return padded(rows * out); }
+  int64_t y_floats() const { return Workspace::padded(rows * out); }
 
-  int64_t floats() const { return x_floats() + y_floats() + padded(in * out); }
+  int64_t floats() const { return x_floats() + y_floats() + Workspace::padded(in * out); }
 
   double operations() const { return 2.0 * static_cast<double>(rows) * static_cast<double>(in * out); }
-
- private:
-  static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
 };
 
 constexpr ProductCase kCases[] = {
@@ -64,43 +62,19 @@ constexpr ProductCase kCases[] = {
 };
 
 // The product of one set of operands.
-SgemmArgs product(const ProductCase& c, float* set, float* scratch) {
+void multiply(const TrainContext& c, const ProductCase& p, float* set) {
   float* x = set;
-  float* y = x + c.x_floats();
-  float* w = y + c.y_floats();
-  const auto args = [&](int64_t m, int64_t n, int64_t k, float* result) {
-    return SgemmArgs{.m = m, .n = n, .k = k, .c = result, .c_row = n, .scratch = scratch};
-  };
-  const auto a = [](SgemmArgs& to, const float* from, int64_t row, int64_t col) {
-    to.a = from;
-    to.a_row = row;
-    to.a_col = col;
-  };
-  const auto b = [](SgemmArgs& to, const float* from, int64_t row, int64_t col) {
-    to.b = from;
-    to.b_row = row;
-    to.b_col = col;
-  };
-  SgemmArgs out;
-  switch (c.pass) {
+  float* y = x + p.x_floats();
+  float* w = y + p.y_floats();
+  const LinearSize size{p.rows, p.in, p.out};
+  switch (p.pass) {
     case Pass::kForward:
-      out = args(c.rows, c.out, c.in, y);
-      a(out, x, c.in, 1);
-      b(out, w, 1, c.in);
-      break;
+      return linear_forward(c, size, x, w, y, Sum::kStore);
     case Pass::kInputGradient:
-      out = args(c.rows, c.in, c.out, x);
-      a(out, y, c.out, 1);
-      b(out, w, c.in, 1);
-      break;
+      return linear_input_gradient(c, size, y, w, x, Sum::kStore);
     case Pass::kWeightGradient:
-      out = args(c.out, c.in, c.rows, w);
-      a(out, y, 1, c.out);
-      b(out, x, c.in, 1);
-      out.accumulate = true;
-      break;
+      return linear_weight_gradient(c, size, y, x, w);
   }
-  return out;
 }
 
 void fill_random(float* values, uint64_t count) {
@@ -122,12 +96,12 @@ float* operands() {
   return reinterpret_cast<float*>(memory.data());
 }
 
-void check(const KernelTable& table, const ProductCase& c, float* scratch) {
+void check(const TrainContext& context, const ProductCase& c) {
   std::vector<float> expected(static_cast<size_t>(c.floats()));
   fill_random(expected.data(), expected.size());
   std::vector<float> found = expected;
-  all_kernels()[0]->sgemm(product(c, expected.data(), scratch));
-  table.sgemm(product(c, found.data(), scratch));
+  multiply({*all_kernels()[0], context.pool, context.products}, c, expected.data());
+  multiply(context, c, found.data());
   for (size_t i = 0; i < found.size(); ++i) {
     if (!(std::fabs(found[i] - expected[i]) <= 1e-3F)) {
       std::fprintf(stderr, "%s: wrong result at %zu\n", c.name, i);
@@ -138,15 +112,16 @@ void check(const KernelTable& table, const ProductCase& c, float* scratch) {
 
 void bench_product(benchmark::State& state, const KernelTable* table, const ProductCase* c, double peak) {
   Tensor<float> scratch({kSgemmScratchFloats});
-  check(*table, *c, scratch.data());
+  const std::unique_ptr<ThreadPool> pool = ThreadPool::create(1).value();
+  const TrainContext context{*table, *pool, scratch.data()};
+  check(context, *c);
   float* const sets_begin = operands();
   const auto sets = static_cast<int64_t>(kOperandBytes / sizeof(float)) / c->floats();
   int64_t set = 0;
   double seconds = 0.0;
   for (auto _ : state) {
-    const SgemmArgs args = product(*c, sets_begin + set * c->floats(), scratch.data());
     const auto start = std::chrono::steady_clock::now();
-    table->sgemm(args);
+    multiply(context, *c, sets_begin + set * c->floats());
     seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     set = (set + 1) % sets;
   }
@@ -171,10 +146,5 @@ void register_all() {
 }  // namespace lathe
 
 int main(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  lathe::register_all();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  return lathe::bench::run(argc, argv, lathe::register_all);
 }

@@ -35,18 +35,6 @@ constexpr int64_t kCopiedRow = kSgemmDepth + kLanes;
 constexpr int64_t kUncopiedColumns = 64;
 static_assert(kBlockTiles * kSgemmRows * kCopiedRow <= kSgemmPackedRowFloats);
 
-// An address past the end is fine to prefetch, but not as a pointer.
-LATHE_INLINE void prefetch_to_write(uintptr_t address) {
-  // NOLINTNEXTLINE(performance-no-int-to-ptr)
-  __builtin_prefetch(reinterpret_cast<const char*>(address), 1, 3);
-}
-
-// Into the second cache.
-LATHE_INLINE void prefetch_farther(uintptr_t address) {
-  // NOLINTNEXTLINE(performance-no-int-to-ptr)
-  __builtin_prefetch(reinterpret_cast<const char*>(address), 0, 2);
-}
-
 // Rows of a matrix that a product reads next, asked for a few lines at a time between steps of the work at hand.
 class RowsAhead {
  public:

@@ -29,6 +29,25 @@ namespace {
 
 constexpr int kLanes = 16;
 
+// ---- what will be read or written soon -----------------------------------------------------------------------------
+
+// Hints by address: one past the end is fine to prefetch, but not as a pointer.
+LATHE_INLINE void prefetch(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const char*>(address), 0, 3);
+}
+
+// Into the second cache.
+LATHE_INLINE void prefetch_farther(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const char*>(address), 0, 2);
+}
+
+LATHE_INLINE void prefetch_to_write(uintptr_t address) {
+  // NOLINTNEXTLINE(performance-no-int-to-ptr)
+  __builtin_prefetch(reinterpret_cast<const char*>(address), 1, 3);
+}
+
 // ---- stored elements to a Part -------------------------------------------------------------------------------------
 
 constexpr int64_t element_bytes(DType type) {

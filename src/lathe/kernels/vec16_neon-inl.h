@@ -238,11 +238,6 @@ LATHE_INLINE float square_root(float a) {
   return vget_lane_f32(vsqrt_f32(vdup_n_f32(a)), 0);
 }
 
-LATHE_INLINE void prefetch(uintptr_t address) {
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address past the end is fine to prefetch, but not as a pointer
-  __builtin_prefetch(reinterpret_cast<const char*>(address));
-}
-
 // x where a < b, else y.
 LATHE_INLINE PartRegister part_select_below(PartRegister a, PartRegister b, PartRegister x, PartRegister y) {
   return vbslq_f32(vcltq_f32(a, b), x, y);

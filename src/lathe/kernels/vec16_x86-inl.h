@@ -421,11 +421,6 @@ LATHE_INLINE float square_root(float a) {
   return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(a)));
 }
 
-LATHE_INLINE void prefetch(uintptr_t address) {
-  // NOLINTNEXTLINE(performance-no-int-to-ptr): an address past the end is fine to prefetch, but not as a pointer
-  _mm_prefetch(reinterpret_cast<const char*>(address), _MM_HINT_T0);
-}
-
 // x where a < b, else y.
 LATHE_INLINE PartRegister part_select_below(PartRegister a, PartRegister b, PartRegister x, PartRegister y) {
 #if defined(__AVX512F__)

@@ -22,8 +22,7 @@ struct PackedFile {
 };
 
 // `path` depends on the checkpoint's files by path, size and time of change, on the plan and on the version of the
-// layout; `model` only on the paths, the block formats and
-// whether there are panels.
+// layout; `model` only on the paths, the block formats and whether there are panels.
 Result<PackedFile> packed_file(const std::filesystem::path& cache_folder,
                                const PackedPlan& plan,
                                const Checkpoint& checkpoint);

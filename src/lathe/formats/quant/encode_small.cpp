@@ -17,6 +17,13 @@ struct alignas(16) Values {
   std::array<float, kElements> v{};
 };
 
+// Weights of a group in which all errors count the same.
+constexpr Values kEven = [] {
+  Values even;
+  even.v.fill(1.0F);
+  return even;
+}();
+
 // Low nibbles in order, elements i and i + 16 in one byte; the fifth bits, if any, in four bytes before them.
 void put_integers(const std::array<uint8_t, kElements>& q, bool fifth, std::byte* out) {
   if (fifth) {
@@ -42,9 +49,7 @@ void encode_q8_0(const float* x, std::byte* out) {
   constexpr uint16_t kSmallestNormal = 0x0400;
   if (d != 0 && d < kSmallestNormal && most > (kMost + 0.5F) * unit.from_f16(d)) ++d;
   Integers q;
-  Values even;
-  even.v.fill(1.0F);
-  round_group({scaled.v.data(), even.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
+  round_group({scaled.v.data(), kEven.v.data(), kElements}, unit.from_f16(d), 0.0F, -kMost, kMost, q);
   put_u16(out, d);
   for (size_t i = 0; i < kElements; ++i) out[2 + i] = static_cast<std::byte>(static_cast<int8_t>(q.q[i]));
 }
