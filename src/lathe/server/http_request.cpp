@@ -11,7 +11,7 @@ namespace {
 constexpr size_t kMaxTargetBytes = size_t{8} * 1024;
 constexpr size_t kMaxHeaders = 100;
 
-std::string_view value_at(const HttpRequest& request, HttpRequest::const_iterator at) {
+std::string_view value_at(const HttpRequest& request, const HttpRequest::const_iterator& at) {
   return at == request.end() ? std::string_view() : std::string_view(at->value().data(), at->value().size());
 }
 
