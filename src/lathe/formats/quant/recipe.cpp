@@ -45,7 +45,7 @@ const TypeEntry& entry(QuantType type) {
   return kTypes[index];
 }
 
-enum class Role { kExact, kMatrix, kEmbedding, kHead, kKey, kValue, kOutput, kDown };
+enum class Role { kExact, kMatrix, kEmbedding, kHead, kKey, kValue, kLatent, kOutput, kDown };
 
 bool contains(std::string_view text, std::string_view part) {
   return text.find(part) != std::string_view::npos;
@@ -60,7 +60,10 @@ Role role_of(const RecipeTensor& t) {
   if (name.ends_with("lm_head.weight")) return Role::kHead;
   if (name.ends_with("embed_tokens.weight")) return t.tied_head ? Role::kHead : Role::kEmbedding;
   if (contains(name, "down_proj")) return Role::kDown;
-  if (contains(name, "self_attn.v_") || contains(name, "self_attn.kv_b_")) return Role::kValue;
+  if (contains(name, "self_attn.v_proj")) return Role::kValue;
+  if (contains(name, "self_attn.kv_") || contains(name, "self_attn.k_b_") || contains(name, "self_attn.v_b_")) {
+    return Role::kLatent;
+  }
   if (contains(name, "self_attn.k_proj")) return Role::kKey;
   if (contains(name, "self_attn.o_proj")) return Role::kOutput;
   return Role::kMatrix;
@@ -99,6 +102,9 @@ DType wanted(QuantType type, DType base, Role role, const RecipeTensor& t) {
     case Role::kValue:
       if (few_experts) return DType::kQ8_0;
       return more ? DType::kQ6_K : base;
+    case Role::kLatent:
+      if (few_experts) return DType::kQ8_0;
+      return mixed ? DType::kQ6_K : base;
     case Role::kKey:
       return few_experts ? DType::kQ8_0 : base;
     case Role::kOutput:

@@ -1,6 +1,8 @@
 // Recipes: which stored type each tensor of a model gets under a type that a user names ("q4_k_m"). The mixes are those
 // that GGUF files of these names have: norms, router and biases stay exact, the head gets more bits, and in the *_k_m
-// types so do the values and down projections of some layers. docs/formats.md has the table.
+// types so do the values and down projections of some layers. One thing is added: in the *_k_m types all that makes and
+// reads latents gets more bits in every layer, a few thousandths of the weights that every cached token goes through.
+// docs/formats.md has the table.
 #pragma once
 
 #include <cstdint>

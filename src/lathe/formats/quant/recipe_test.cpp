@@ -68,9 +68,7 @@ TEST(Recipe, MixedTypesGiveSomeLayersMoreBits) {
                                "mlp.experts.7.down_proj.weight",
                                "mlp.experts.down_proj",
                                "mlp.shared_experts.down_proj.weight",
-                               "self_attn.v_proj.weight",
-                               "self_attn.kv_b_proj.weight",
-                               "self_attn.v_b_proj.weight"}) {
+                               "self_attn.v_proj.weight"}) {
       const std::string name = prefix + tensor;
       EXPECT_EQ(choose(QuantType::kQ4_K_M, name), is_more ? DType::kQ6_K : DType::kQ4_K) << name;
       EXPECT_EQ(choose(QuantType::kQ5_K_M, name), is_more ? DType::kQ6_K : DType::kQ5_K) << name;
@@ -79,9 +77,21 @@ TEST(Recipe, MixedTypesGiveSomeLayersMoreBits) {
     for (const char* tensor : {"mlp.up_proj.weight",
                                "mlp.experts.7.gate_proj.weight",
                                "self_attn.o_proj.weight",
-                               "self_attn.kv_a_proj_with_mqa.weight",
                                "self_attn.q_proj.weight"}) {
       EXPECT_EQ(choose(QuantType::kQ4_K_M, prefix + tensor), DType::kQ4_K) << tensor;
+    }
+  }
+}
+
+TEST(Recipe, MixedTypesGiveWhatMakesAndReadsLatentsMoreBitsInEveryLayer) {
+  for (const char* layer : {"3", "4", "12"}) {
+    for (const char* tensor : {"kv_a_proj_with_mqa", "kv_b_proj", "k_b_proj", "v_b_proj"}) {
+      const std::string name = std::string("model.layers.") + layer + ".self_attn." + tensor + ".weight";
+      EXPECT_EQ(choose(QuantType::kQ4_K_M, name), DType::kQ6_K) << name;
+      EXPECT_EQ(choose(QuantType::kQ5_K_M, name), DType::kQ6_K) << name;
+      EXPECT_EQ(choose(QuantType::kQ4_K_M, name, 128), DType::kQ8_0) << name;
+      EXPECT_EQ(choose(QuantType::kQ4_0, name), DType::kQ4_0) << name;
+      EXPECT_EQ(choose(QuantType::kQ8_0, name), DType::kQ8_0) << name;
     }
   }
 }
@@ -101,7 +111,7 @@ TEST(Recipe, RowsThatAreNotWholeBlocksFallBack) {
   EXPECT_EQ(choose(QuantType::kQ4_K_M, up, 100), DType::kF16);
   EXPECT_EQ(choose(QuantType::kQ8_0, up, 48), DType::kF16);
   EXPECT_EQ(choose(QuantType::kQ4_0, up, 96), DType::kQ4_0);
-  EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.k_b_proj.weight", 128), DType::kQ5_0);
+  EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.q_proj.weight", 128), DType::kQ5_0);
 }
 
 }  // namespace
