@@ -54,9 +54,17 @@ bool HugePageCopy::pays(uint64_t file_bytes) {
   return !limits.address_space && usable_memory(limits) >= wanted;
 }
 
-HugePageCopy::HugePageCopy(std::shared_ptr<const MappedFile> file) : file_(std::move(file)) {
+std::chrono::milliseconds HugePageCopy::usual_delay(uint64_t file_bytes) {
+  constexpr uint64_t kBytesPerMillisecond = 150'000;
+  constexpr std::chrono::milliseconds kMost = std::chrono::minutes(1);
+  return std::min(std::chrono::milliseconds(file_bytes / kBytesPerMillisecond), kMost);
+}
+
+HugePageCopy::HugePageCopy(std::shared_ptr<const MappedFile> file, std::chrono::milliseconds delay)
+    : file_(std::move(file)), delay_(delay) {
   try {
     thread_ = std::thread([this] {
+      (void)begin_.try_acquire_for(delay_);
       run();
       ended_ = true;
       ended_.notify_all();
@@ -68,6 +76,7 @@ HugePageCopy::HugePageCopy(std::shared_ptr<const MappedFile> file) : file_(std::
 
 HugePageCopy::~HugePageCopy() {
   stop_ = true;
+  begin_.release();
   if (thread_.joinable()) thread_.join();
 }
 

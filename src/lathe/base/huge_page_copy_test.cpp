@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -12,6 +13,8 @@
 
 namespace lathe {
 namespace {
+
+using namespace std::chrono_literals;
 
 std::vector<std::byte> random_bytes(size_t count) {
   Rng rng(1);
@@ -40,7 +43,7 @@ TEST(HugePageCopy, ReadersSeeTheSameBytesThroughout) {
   });
   uint64_t moved = 0;
   {
-    const HugePageCopy copy(*file);
+    const HugePageCopy copy(*file, 0ms);
     copy.wait();
     moved = copy.moved_bytes();
     EXPECT_EQ(std::memcmp(map.data(), bytes.data(), bytes.size()), 0);
@@ -60,8 +63,35 @@ TEST(HugePageCopy, EndsEarlyWhenItIsDestroyed) {
       write_file_atomically(dir / "weights", {reinterpret_cast<const char*>(bytes.data()), bytes.size()}).has_value());
   Result<std::shared_ptr<const MappedFile>> file = MappedFile::open(dir / "weights");
   ASSERT_TRUE(file.has_value());
-  { const HugePageCopy copy(*file); }
+  { const HugePageCopy copy(*file, 0ms); }
   EXPECT_EQ(std::memcmp((*file)->bytes().data(), bytes.data(), bytes.size()), 0);
+}
+
+// Nobody waits for the delay: neither who wants it done nor who has no more use for it.
+TEST(HugePageCopy, BeginsAfterTheDelayOrWhenAskedTo) {
+  const testing::TempDir dir;
+  const std::vector<std::byte> bytes = random_bytes(size_t{8} << 20);
+  ASSERT_TRUE(
+      write_file_atomically(dir / "weights", {reinterpret_cast<const char*>(bytes.data()), bytes.size()}).has_value());
+  Result<std::shared_ptr<const MappedFile>> file = MappedFile::open(dir / "weights");
+  ASSERT_TRUE(file.has_value());
+  const auto began = std::chrono::steady_clock::now();
+  {
+    const HugePageCopy copy(*file, 1h);
+    EXPECT_EQ(copy.moved_bytes(), 0U);
+  }
+  {
+    const HugePageCopy copy(*file, 1h);
+    copy.wait();
+    EXPECT_GT(copy.moved_bytes(), uint64_t{4} << 20);
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - began, 10min);
+  EXPECT_EQ(std::memcmp((*file)->bytes().data(), bytes.data(), bytes.size()), 0);
+}
+
+TEST(HugePageCopy, DelayGrowsWithTheFileUpToAMinute) {
+  EXPECT_EQ(HugePageCopy::usual_delay(1'500'000'000), 10s);
+  EXPECT_EQ(HugePageCopy::usual_delay(uint64_t{1} << 40), 1min);
 }
 
 TEST(HugePageCopy, DoesNotPayForSmallFilesOrBeyondMemory) {

@@ -203,7 +203,9 @@ bool PackedWeights::map(const PackedFile& file) {
   map_ = map_packed_file(file, plan_);
   if (map_ == nullptr) return false;
   data_ = map_->bytes().data() + kPackedHeaderBytes;
-  if (HugePageCopy::pays(map_->bytes().size())) huge_pages_ = std::make_unique<const HugePageCopy>(map_);
+  if (const uint64_t bytes = map_->bytes().size(); HugePageCopy::pays(bytes)) {
+    huge_pages_ = std::make_unique<const HugePageCopy>(map_, HugePageCopy::usual_delay(bytes));
+  }
   return true;
 }
 
