@@ -2,8 +2,8 @@
 // translation costs a product with weights up to a fifth of its speed; anonymous memory can have large ones. Each
 // stretch is copied and then takes the place of the mapped one at the same address, in one step of the system: readers
 // see the same bytes before, during and after. What has not been moved, or cannot be, goes on being read from the file.
-// Moving takes bandwidth and time of a processor from whoever reads meanwhile, so it begins late: a program that has its
-// answer after some seconds does not pay for what only a longer one gets back.
+// Moving takes bandwidth and time of a processor from whoever reads meanwhile, so it begins late: a program that has
+// its answer after some seconds does not pay for what only a longer one gets back.
 #pragma once
 
 #include <atomic>
