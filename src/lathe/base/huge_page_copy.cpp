@@ -61,10 +61,10 @@ std::chrono::milliseconds HugePageCopy::usual_delay(uint64_t file_bytes) {
 }
 
 HugePageCopy::HugePageCopy(std::shared_ptr<const MappedFile> file, std::chrono::milliseconds delay)
-    : file_(std::move(file)), delay_(delay) {
+    : file_(std::move(file)) {
   try {
-    thread_ = std::thread([this] {
-      (void)begin_.try_acquire_for(delay_);
+    thread_ = std::thread([this, delay] {
+      (void)begin_.try_acquire_for(delay);
       run();
       ended_ = true;
       ended_.notify_all();

@@ -45,7 +45,6 @@ class HugePageCopy {
   void run();
 
   std::shared_ptr<const MappedFile> file_;
-  std::chrono::milliseconds delay_;
   mutable std::counting_semaphore<> begin_{0};  // before the delay is over
   std::atomic<bool> stop_{false};
   std::atomic<bool> ended_{false};

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
+#include <memory>
 #include <thread>
 #include <vector>
 
@@ -26,13 +28,17 @@ std::vector<std::byte> random_bytes(size_t count) {
   return out;
 }
 
+Result<std::shared_ptr<const MappedFile>> mapped(const std::filesystem::path& path,
+                                                 const std::vector<std::byte>& bytes) {
+  LATHE_TRY(write_file_atomically(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  return MappedFile::open(path);
+}
+
 TEST(HugePageCopy, ReadersSeeTheSameBytesThroughout) {
   const testing::TempDir dir;
   const std::vector<std::byte> bytes = random_bytes((size_t{70} << 20) + 12345);
-  ASSERT_TRUE(
-      write_file_atomically(dir / "weights", {reinterpret_cast<const char*>(bytes.data()), bytes.size()}).has_value());
-  Result<std::shared_ptr<const MappedFile>> file = MappedFile::open(dir / "weights");
-  ASSERT_TRUE(file.has_value());
+  const Result<std::shared_ptr<const MappedFile>> file = mapped(dir / "weights", bytes);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
   const std::span<const std::byte> map = (*file)->bytes();
   std::atomic<bool> done{false};
   std::atomic<int> differences{0};
@@ -59,10 +65,8 @@ TEST(HugePageCopy, ReadersSeeTheSameBytesThroughout) {
 TEST(HugePageCopy, EndsEarlyWhenItIsDestroyed) {
   const testing::TempDir dir;
   const std::vector<std::byte> bytes = random_bytes(size_t{8} << 20);
-  ASSERT_TRUE(
-      write_file_atomically(dir / "weights", {reinterpret_cast<const char*>(bytes.data()), bytes.size()}).has_value());
-  Result<std::shared_ptr<const MappedFile>> file = MappedFile::open(dir / "weights");
-  ASSERT_TRUE(file.has_value());
+  const Result<std::shared_ptr<const MappedFile>> file = mapped(dir / "weights", bytes);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
   { const HugePageCopy copy(*file, 0ms); }
   EXPECT_EQ(std::memcmp((*file)->bytes().data(), bytes.data(), bytes.size()), 0);
 }
@@ -71,10 +75,8 @@ TEST(HugePageCopy, EndsEarlyWhenItIsDestroyed) {
 TEST(HugePageCopy, BeginsAfterTheDelayOrWhenAskedTo) {
   const testing::TempDir dir;
   const std::vector<std::byte> bytes = random_bytes(size_t{8} << 20);
-  ASSERT_TRUE(
-      write_file_atomically(dir / "weights", {reinterpret_cast<const char*>(bytes.data()), bytes.size()}).has_value());
-  Result<std::shared_ptr<const MappedFile>> file = MappedFile::open(dir / "weights");
-  ASSERT_TRUE(file.has_value());
+  const Result<std::shared_ptr<const MappedFile>> file = mapped(dir / "weights", bytes);
+  ASSERT_TRUE(file.has_value()) << file.error().message;
   const auto began = std::chrono::steady_clock::now();
   {
     const HugePageCopy copy(*file, 1h);

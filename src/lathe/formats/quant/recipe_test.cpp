@@ -99,6 +99,7 @@ TEST(Recipe, MixedTypesGiveWhatMakesAndReadsLatentsMoreBitsInEveryLayer) {
 TEST(Recipe, EightExpertsMeanPreciseAttention) {
   EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.v_proj.weight", 256, 8, 8), DType::kQ8_0);
   EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.k_proj.weight", 256, 8, 8), DType::kQ8_0);
+  EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.kv_a_proj_with_mqa.weight", 256, 8, 8), DType::kQ8_0);
   EXPECT_EQ(choose(QuantType::kQ4_K_M, "model.layers.4.self_attn.o_proj.weight", 256, 8, 8), DType::kQ5_K);
   EXPECT_EQ(choose(QuantType::kQ5_K_M, "model.layers.4.self_attn.o_proj.weight", 256, 8, 8), DType::kQ5_K);
 }
