@@ -84,6 +84,7 @@ class FlashRun {
 
  private:
   static constexpr int64_t kMaxTasks = 512;
+  static constexpr int64_t kFoldRows = 4;  // rows folded at a time
 
   // Rows that a task takes together: as many as share a tile with profit, fewer when that would leave threads without
   // work (one new token at a short context). Each row is computed on its own, so this changes no result.
@@ -122,18 +123,14 @@ class FlashRun {
     if (task_count_ == 0) return;
     make_bundles();
     std::atomic<int64_t> next{0};
-    cpu_.pool.run(std::min<int64_t>(bundle_count_, cpu_.pool.threads()), 1, [&](int64_t, int64_t, int thread) {
+    const int64_t threads = std::min<int64_t>(bundle_count_, cpu_.pool.threads());
+    cpu_.pool.run(threads, 1, [&](int64_t, int64_t, int thread) {
+      LaneThread lanes{.scratch = scratch_ + thread * task_floats_};
       for (int64_t i = bundle_count_ - ++next; i >= 0; i = bundle_count_ - ++next) {
-        const auto from = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i)]);
-        const auto to = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i) + 1]);
-        run_bundle(std::span(order_).subspan(from, to - from), scratch_ + thread * task_floats_);
+        run_bundle(bundle(i), i >= threads ? bundle(i - threads).front() : nullptr, lanes);
       }
     });
-    const size_t from = carried_turn_;
-    carried_turn_ = 1 - carried_turn_;
-    cpu_.pool.run(range_count_, 1, [&](int64_t first, int64_t last, int) {
-      for (int64_t i = first; i < last; ++i) fold(ranges_[static_cast<size_t>(i)], from);
-    });
+    fold_all();
     task_count_ = 0;
     range_count_ = 0;
     partial_count_ = 0;
@@ -170,12 +167,20 @@ class FlashRun {
     bundle_begin_[static_cast<size_t>(bundle_count_)] = task_count_;
   }
 
-  void run_bundle(std::span<const FlashTask* const> tasks, float* scratch) {
+  std::span<const FlashTask* const> bundle(int64_t i) const {
+    const auto from = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i)]);
+    const auto to = static_cast<size_t>(bundle_begin_[static_cast<size_t>(i) + 1]);
+    return std::span(order_).subspan(from, to - from);
+  }
+
+  // `after`: what the thread will do next if all tasks take the same time.
+  void run_bundle(std::span<const FlashTask* const> tasks, const FlashTask* after, LaneThread& thread) {
     const FlashResults results{out_PV_, state_P_};
     if (in_lanes(*tasks.front()->group)) {
-      flash_by_lanes(cpu_.kernels, problem_, tasks, scratch, results);
+      flash_by_lanes(cpu_.kernels, problem_, tasks, after, thread, results);
     } else {
-      flash_by_dots(cpu_.kernels, problem_, *tasks.front(), scratch, results);
+      flash_by_dots(cpu_.kernels, problem_, *tasks.front(), thread.scratch, results);
+      thread.segment = nullptr;
     }
     const int64_t n = problem_.value_cols;
     for (const FlashTask* task : tasks) {
@@ -189,15 +194,32 @@ class FlashRun {
     }
   }
 
-  // Folds the tasks from `begin` on that have the same rows. Rows whose splits span two rounds go on from what the
-  // round before left in the output and in carried_[from]; only the first range of a round can.
-  void fold(int64_t begin, size_t from) {
+  // Folds all ranges, some rows at a time.
+  void fold_all() {
+    const size_t from = carried_turn_;
+    carried_turn_ = 1 - carried_turn_;
+    int64_t most = 0;
+    for (const int64_t begin : std::span(ranges_).first(static_cast<size_t>(range_count_))) {
+      most = std::max(most, tasks_[static_cast<size_t>(begin)].rows());
+    }
+    const int64_t parts = (most + kFoldRows - 1) / kFoldRows;
+    cpu_.pool.run(range_count_ * parts, 1, [&](int64_t first, int64_t last, int) {
+      for (int64_t i = first; i < last; ++i) {
+        fold(ranges_[static_cast<size_t>(i / parts)], i % parts * kFoldRows, from);
+      }
+    });
+  }
+
+  // Folds the tasks from `begin` on that have the same rows, kFoldRows of these from first_row on. Rows whose splits
+  // span two rounds go on from what the round before left in the output and in carried_[from]; only the first range of
+  // a round can.
+  void fold(int64_t begin, int64_t first_row, size_t from) {
     const FlashTask& first = tasks_[static_cast<size_t>(begin)];
     const int64_t n = problem_.value_cols;
     const int64_t last_split = first.splits() - 1;
     const int64_t count = std::min(last_split - first.split + 1, task_count_ - begin);
     const bool ends = first.split + count - 1 == last_split;
-    for (int64_t r = 0; r < first.rows(); ++r) {
+    for (int64_t r = first_row; r < std::min(first_row + kFoldRows, first.rows()); ++r) {
       float* out_V = problem_.out + first.pair(problem_, first.row_begin + r) * n;
       SoftmaxState state = carried_[from][static_cast<size_t>(r)];
       for (int64_t i = 0; i < count; ++i) {

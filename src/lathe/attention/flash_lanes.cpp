@@ -17,15 +17,20 @@ void for_lanes(std::span<const FlashTask* const> tasks, const Visit& visit) {
   }
 }
 
-// Sets the queries and positions of every lane that has a row.
-void load_rows(const KernelTable& kernels,
-               const FlashProblem& p,
-               std::span<const FlashTask* const> tasks,
-               const LaneBlock& block) {
+// Sets the positions of every lane that has a row.
+void load_positions(std::span<const FlashTask* const> tasks, const LaneBlock& block) {
+  for_lanes(tasks,
+            [&](int64_t lane, const FlashTask& task, int64_t row) { block.position_GL[lane] = task.position(row); });
+}
+
+// Sets the queries of all lanes.
+void load_queries(const KernelTable& kernels,
+                  const FlashProblem& p,
+                  std::span<const FlashTask* const> tasks,
+                  const LaneBlock& block) {
   std::array<const float*, kLaneRows> q{};
   for_lanes(tasks, [&](int64_t lane, const FlashTask& task, int64_t row) {
     q[static_cast<size_t>(lane)] = p.q + task.pair(p, row) * p.key_cols;
-    block.position_GL[lane] = task.position(row);
   });
   for (int64_t g = 0; g < block.groups; ++g) {
     kernels.rows_to_lanes(q.data() + g * kLaneGroup, p.key_cols, block.q_GKL + g * kLaneGroup * p.key_cols);
@@ -54,6 +59,15 @@ bool in_integers(const CacheView& cache, const FlashGroup& group, int64_t key_co
   return cache.format == CacheFormat::kQ8 && group.key_first % kCacheGroup == 0 && ends_a_block;
 }
 
+// The rows of a task in the page from `page` on, where all of them will be read: where rows belong to one group.
+SoonRead rows_of_page(const FlashProblem& p, const FlashTask& task, int64_t page) {
+  const CacheView& cache = task.segment->cache;
+  const int64_t start = std::max(page, task.segment->first_key);
+  const int64_t end = std::min(page + kPageTokens, task.keys_end());
+  if (p.groups.size() != 1 || start >= end) return {};
+  return {cache.row(start), (end - start) * cache.row_bytes()};
+}
+
 int64_t block_floats(int64_t key_cols, int64_t value_cols, int64_t groups) {
   return Workspace::padded(lane_block_floats(key_cols, value_cols, groups));
 }
@@ -72,20 +86,29 @@ int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols) {
 void flash_by_lanes(const KernelTable& kernels,
                     const FlashProblem& p,
                     std::span<const FlashTask* const> tasks,
-                    float* scratch,
+                    const FlashTask* after,
+                    LaneThread& thread,
                     const FlashResults& out) {
   int64_t rows = 0;
   for (const FlashTask* task : tasks) rows += task->rows();
   const int64_t groups = (rows + kLaneGroup - 1) / kLaneGroup;
-  LaneBlock block = make_lane_block(scratch, p.key_cols, p.value_cols, groups);
-  float* quantised = scratch + block_floats(p.key_cols, p.value_cols, groups);
+  LaneBlock block = make_lane_block(thread.scratch, p.key_cols, p.value_cols, groups);
+  float* quantised = thread.scratch + block_floats(p.key_cols, p.value_cols, groups);
   float* tile_scratch = quantised + q8_floats(p.key_cols, groups);
-  load_rows(kernels, p, tasks, block);
+  load_positions(tasks, block);
   const FlashTask& first = *tasks.front();  // the others read the same and see all of it
   const CacheView& cache = first.segment->cache;
+  const bool loaded = tasks.size() == 1 && thread.holds(first);
+  if (!loaded) load_queries(kernels, p, tasks, block);
   if (in_integers(cache, *first.group, p.key_cols)) {
-    quantise_queries(kernels, block, reinterpret_cast<std::byte*>(quantised));
+    auto* memory = reinterpret_cast<std::byte*>(quantised);
+    if (loaded) {
+      block.q8_GK = memory;
+    } else {
+      quantise_queries(kernels, block, memory);
+    }
   }
+  thread.hold(tasks);
   const int64_t keys_end = first.keys_end();
   for (int64_t page = split_begin(first.split); page < keys_end; page += kPageTokens) {
     const int64_t start = std::max(page, first.segment->first_key);
@@ -96,9 +119,10 @@ void flash_by_lanes(const KernelTable& kernels,
                   .value_first = first.group->value_first,
                   .start = start,
                   .keys = std::min(page + kPageTokens, keys_end) - start};
-    // Where rows belong to one group, all of the next page will be read.
-    if (const int64_t next = page + kPageTokens; next < keys_end && p.groups.size() == 1) {
-      tile.ahead = {cache.row(next), std::min(kPageTokens, keys_end - next) * cache.row_bytes()};
+    if (const int64_t next = page + kPageTokens; next < keys_end) {
+      tile.ahead = rows_of_page(p, first, next);
+    } else if (after != nullptr) {
+      tile.ahead = rows_of_page(p, *after, split_begin(after->split));
     }
     const int64_t first_group = tasks.size() > 1 ? 0 : (first.first_row_at(start) - first.row_begin) / kLaneGroup;
     attend_tile(kernels, block, first_group, groups, tile, p.scale, tile_scratch);

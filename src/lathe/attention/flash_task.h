@@ -82,14 +82,38 @@ int64_t dots_scratch_floats(int64_t key_cols, int64_t value_cols);
 void flash_by_dots(
     const KernelTable& kernels, const FlashProblem& p, const FlashTask& task, float* scratch, const FlashResults& out);
 
+// What a thread keeps from task to task for flash_by_lanes.
+struct LaneThread {
+  float* scratch = nullptr;  // lanes_scratch_floats()
+  // Whose queries the scratch holds: tasks of the same rows often follow one another, one for each split.
+  const AttentionSegment* segment = nullptr;
+  const FlashGroup* group = nullptr;
+  int64_t row_begin = 0;
+  int64_t row_end = 0;
+
+  bool holds(const FlashTask& task) const {
+    return segment == task.segment && group == task.group && row_begin == task.row_begin && row_end == task.row_end;
+  }
+
+  // Nothing, where there are several tasks.
+  void hold(std::span<const FlashTask* const> tasks) {
+    const FlashTask& task = *tasks.front();
+    segment = tasks.size() == 1 ? task.segment : nullptr;
+    group = task.group;
+    row_begin = task.row_begin;
+    row_end = task.row_end;
+  }
+};
+
 // Rows in the lanes: for groups of many heads. Several tasks at a time where same_keys() holds between the first and
-// each of the others.
+// each of the others. `after`: what the thread will probably do next, or null; its keys are asked for in time.
 inline constexpr int64_t kLaneRows = 128;  // most rows of all tasks
 int64_t lanes_scratch_floats(int64_t key_cols, int64_t value_cols);
 void flash_by_lanes(const KernelTable& kernels,
                     const FlashProblem& p,
                     std::span<const FlashTask* const> tasks,
-                    float* scratch,
+                    const FlashTask* after,
+                    LaneThread& thread,
                     const FlashResults& out);
 
 }  // namespace lathe
