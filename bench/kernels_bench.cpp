@@ -161,6 +161,7 @@ struct LaneCase {
   int64_t value_cols;
   int64_t groups;
   bool absorbed;
+  int64_t lanes = kLaneGroup;  // with a pair
 };
 
 constexpr LaneCase kLaneCases[] = {
@@ -168,6 +169,8 @@ constexpr LaneCase kLaneCases[] = {
     {"absorbed_16_heads", CacheFormat::kF32, 576, 512, 1, true},
     {"absorbed_16_heads", CacheFormat::kQ8, 576, 512, 1, true},
     {"absorbed_16_heads", CacheFormat::kQ6, 576, 512, 1, true},
+    {"absorbed_8_heads", CacheFormat::kF16, 576, 512, 1, true, kLaneGroup / 2},
+    {"absorbed_8_heads", CacheFormat::kQ8, 576, 512, 1, true, kLaneGroup / 2},
     {"absorbed_128_heads", CacheFormat::kF16, 576, 512, 8, true},
     {"absorbed_128_heads", CacheFormat::kQ8, 576, 512, 8, true},
     {"absorbed_128_heads", CacheFormat::kQ6, 576, 512, 8, true},
@@ -208,6 +211,9 @@ class LaneBench {
         state_(c.groups * 3 * kLaneGroup, 0.0F),
         out_(c.groups * c.value_cols * kLaneGroup, 0.0F),
         visible_(static_cast<size_t>(c.groups * kLaneGroup), 64) {
+    for (size_t i = 0; i < visible_.size(); ++i) {
+      if (static_cast<int64_t>(i) % kLaneGroup >= c.lanes) visible_[i] = 0;
+    }
     Rng rng(7);
     std::vector<float> row(static_cast<size_t>(width()));
     for (int64_t i = 0; i < kTileKeys; ++i) {
@@ -218,7 +224,7 @@ class LaneBench {
         {.q = q_.data(), .cols = c.groups * c.key_cols, .out = reinterpret_cast<std::byte*>(q8_.data())});
   }
 
-  int64_t multiply_adds() const { return kTileKeys * kLaneGroup * c_.groups * (c_.key_cols + c_.value_cols); }
+  int64_t multiply_adds() const { return kTileKeys * c_.lanes * c_.groups * (c_.key_cols + c_.value_cols); }
 
   void run(const KernelTable& table) {
     if (c_.format == CacheFormat::kQ8) {
@@ -230,7 +236,8 @@ class LaneBench {
                             .q = reinterpret_cast<const std::byte*>(q8_.data()),
                             .q_stride = c_.key_cols / kCacheGroup * kLaneBlockBytes,
                             .scores = scores_.data(),
-                            .groups = c_.groups});
+                            .groups = c_.groups,
+                            .lanes = c_.lanes});
     } else {
       for (int64_t c = 0; c < c_.key_cols; c += kStripColumns) {
         load(table, c);
@@ -241,7 +248,8 @@ class LaneBench {
                            .q_stride = c_.key_cols * kLaneGroup,
                            .scores = scores_.data(),
                            .groups = c_.groups,
-                           .accumulate = c > 0});
+                           .accumulate = c > 0,
+                           .lanes = c_.lanes});
       }
     }
     const int64_t lanes = c_.groups * kLaneGroup;
@@ -265,7 +273,8 @@ class LaneBench {
                             .factor = state_.data() + 2 * lanes,
                             .out = out_.data(),
                             .out_stride = c_.value_cols * kLaneGroup,
-                            .groups = c_.groups});
+                            .groups = c_.groups,
+                            .lanes = c_.lanes});
       return;
     }
     for (int64_t c = 0; c < c_.value_cols; c += kStripColumns) {
@@ -277,7 +286,8 @@ class LaneBench {
                          .factor = state_.data() + 2 * lanes,
                          .out = out_.data() + c * kLaneGroup,
                          .out_stride = c_.value_cols * kLaneGroup,
-                         .groups = c_.groups});
+                         .groups = c_.groups,
+                         .lanes = c_.lanes});
     }
   }
 
@@ -320,6 +330,7 @@ void bench_lanes(benchmark::State& state, const KernelTable* table, const LaneCa
   const std::vector<float> expected = bench.first(*all_kernels()[0]);
   const std::vector<float> found = bench.first(*table);
   for (size_t i = 0; i < found.size(); ++i) {
+    if (static_cast<int64_t>(i) % kLaneGroup >= c->lanes) continue;
     if (!(std::fabs(found[i] - expected[i]) <= 1e-3F)) {
       std::fprintf(stderr, "%s: wrong result at %zu\n", c->name, i);
       std::exit(1);

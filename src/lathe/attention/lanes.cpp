@@ -92,6 +92,7 @@ void take_scores(const KernelTable& kernels,
                             .q_stride = lane_q8_bytes(b.key_cols),
                             .scores = scratch.scores_GS,
                             .groups = groups,
+                            .lanes = lanes,
                             .ahead = ahead.take(strips_of(b.key_cols))});
     return;
   }

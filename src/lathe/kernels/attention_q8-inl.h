@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lathe/kernels/attention-inl.h"
+#include "lathe/kernels/half_lanes-inl.h"
 #include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
 
@@ -65,7 +66,9 @@ void lane_quantise(const LaneQuantiseArgs& a) {
   quantise_lane_block(rest, out);
 }
 
-// Scores of kQ8Keys rows with one lane group. scales: of block b of key i at scales[i][b], blocks [begin, end).
+// Scores of kQ8Keys rows with one lane group, in the first kUsed parts of the lanes. scales: of block b of key i at
+// scales[i][b], blocks [begin, end).
+template <int kUsed>
 LATHE_INLINE void score_q8_rows(const std::byte* const (&codes)[kQ8Keys],
                                 const float (&scales)[kQ8Keys][kScaleBlocks],
                                 int64_t begin,
@@ -92,7 +95,7 @@ LATHE_INLINE void score_q8_rows(const std::byte* const (&codes)[kQ8Keys],
       for (int i = 0; i < kQ8Keys; ++i) {
         const IntRegister key = part_broadcast_four(codes[i] + b * kCacheGroup + four * 4);
         LATHE_UNROLL
-        for (int p = 0; p < kParts; ++p) part_dot_wide(dot[i].part[p], key, x.part[p]);
+        for (int p = 0; p < kUsed; ++p) part_dot_wide(dot[i].part[p], key, x.part[p]);
       }
     }
     const F32x16 scale = load(reinterpret_cast<const float*>(block + kLaneCodeBytes));
@@ -107,6 +110,7 @@ LATHE_INLINE void score_q8_rows(const std::byte* const (&codes)[kQ8Keys],
 
 // The same from rows as words, blocks [begin, end) of key i at words[i]: for processors without dot products of bytes.
 // What a block of queries takes to become words serves all keys.
+template <int kUsed>
 LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks * kBlockWords],
                                  const float (&scales)[kQ8Keys][kScaleBlocks],
                                  int64_t begin,
@@ -130,8 +134,13 @@ LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks 
       LATHE_UNROLL
       for (int i = 0; i < kQ8Keys; ++i) {
         const std::byte* key = words[i] + (b - begin) * kBlockWords + four * 4;
-        words_dot(dot[i], even, part_broadcast_four(key));
-        words_dot(dot[i], odd, part_broadcast_four(key + kCacheGroup));
+        const IntRegister first = part_broadcast_four(key);
+        const IntRegister second = part_broadcast_four(key + kCacheGroup);
+        LATHE_UNROLL
+        for (int p = 0; p < kUsed; ++p) {
+          part_words_dot(dot[i].part[p], even.part[p], first);
+          part_words_dot(dot[i].part[p], odd.part[p], second);
+        }
       }
     }
     const F32x16 scale = load(reinterpret_cast<const float*>(block + kLaneCodeBytes));
@@ -143,20 +152,102 @@ LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks 
   }
 }
 
-void lane_scores_q8(const LaneScoresQ8Args& a) {
+// Where kQ8Keys rows from `key` on have their codes and scales; past the end the last one again.
+LATHE_INLINE void find_rows(const LaneScoresQ8Args& a,
+                            int64_t key,
+                            const std::byte* (&codes)[kQ8Keys],
+                            const std::byte* (&halves)[kQ8Keys]) {
   const int64_t groups = (a.elements + kCacheGroup - 1) / kCacheGroup;
   const int64_t stride = groups * (kCacheGroup + 2);
-  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
-  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
-    // Keys past the end repeat the last one; their scores are cleared below.
-    const std::byte* codes[kQ8Keys];
-    const std::byte* halves[kQ8Keys];
+  LATHE_UNROLL
+  for (int i = 0; i < kQ8Keys; ++i) {
+    const std::byte* row = a.rows + (key + i < a.keys ? key + i : a.keys - 1) * stride;
+    codes[i] = row + a.first;
+    halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
+  }
+}
+
+#if defined(__AVX512VNNI__)
+
+// Blocks [begin, end) of kQ8Keys keys. scales: of blocks of pairs of keys, in turns. sums: of pairs of keys, in turns.
+LATHE_INLINE void score_half_q8_rows(const std::byte* const (&codes)[kQ8Keys],
+                                     const float (&scales)[kQ8Keys / 2][2 * kScaleBlocks],
+                                     int64_t begin,
+                                     int64_t end,
+                                     const std::byte* q,
+                                     __m512 (&sums)[kQ8Keys / 2]) {
+  for (int64_t b = begin; b < end; ++b) {
+    const std::byte* block = q + b * kLaneBlockBytes;
+    const __m512i offset = _mm512_loadu_si512(block + kLaneCodeBytes + 4 * kLaneGroup);
+    __m512i dot[kQ8Keys];
     LATHE_UNROLL
     for (int i = 0; i < kQ8Keys; ++i) {
-      const std::byte* row = a.rows + (key + i < a.keys ? key + i : a.keys - 1) * stride;
-      codes[i] = row + a.first;
-      halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
+      dot[i] = kOffsetInDot ? _mm512_setzero_si512() : in_turns(offset, _mm512_setzero_si512());
     }
+    LATHE_UNROLL
+    for (int64_t eight = 0; eight < kCacheGroup / 8; ++eight) {
+      const std::byte* x = block + eight * 8 * kLaneGroup;
+      const __m512i both = in_turns(_mm512_loadu_si512(x), _mm512_loadu_si512(x + 4 * kLaneGroup));
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys; ++i) {
+        part_dot_wide(dot[i], broadcast_eight(codes[i] + b * kCacheGroup + eight * 8), both);
+      }
+    }
+    const __m512 scale = _mm512_loadu_ps(block + kLaneCodeBytes);
+    const __m512 twice = in_turns(scale, scale);
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys / 2; ++i) {
+      const __m512 d = _mm512_castsi512_ps(broadcast_eight(scales[i] + 2 * (b - begin)));
+      const __m512 sum = _mm512_cvtepi32_ps(neighbour_sums(dot[2 * i], dot[2 * i + 1]));
+      sums[i] = _mm512_fmadd_ps(sum, _mm512_mul_ps(d, twice), sums[i]);
+    }
+  }
+}
+
+// lane_scores_q8 for one group of at most eight lanes.
+LATHE_INLINE void score_half_q8_keys(const LaneScoresQ8Args& a) {
+  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
+  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
+    const std::byte* codes[kQ8Keys];
+    const std::byte* halves[kQ8Keys];
+    find_rows(a, key, codes, halves);
+    ahead.next();
+    __m512 sums[kQ8Keys / 2];
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys / 2; ++i) sums[i] = _mm512_setzero_ps();
+    for (int64_t begin = 0; begin < a.blocks; begin += kScaleBlocks) {
+      const int64_t end = begin + kScaleBlocks < a.blocks ? begin + kScaleBlocks : a.blocks;
+      alignas(64) float scales[kQ8Keys / 2][2 * kScaleBlocks];
+      LATHE_UNROLL
+      for (int i = 0; i < kQ8Keys / 2; ++i) {
+        const F32x16 first = decode_some<DType::kF16>(halves[2 * i] + begin * 2, end - begin);
+        const F32x16 second = decode_some<DType::kF16>(halves[2 * i + 1] + begin * 2, end - begin);
+        const __m512i one = _mm512_castps_si512(first.part[0]);
+        const __m512i other = _mm512_castps_si512(second.part[0]);
+        _mm512_store_si512(scales[i], in_turns(one, other));
+        _mm512_store_si512(scales[i] + kScaleBlocks, upper_in_turns(one, other));
+      }
+      score_half_q8_rows(codes, scales, begin, end, a.q, sums);
+    }
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys / 2; ++i) {
+      const __m512 both = even_then_odd(sums[i]);
+      float* to = a.scores + (key + 2 * i) * kLaneGroup;
+      _mm256_storeu_ps(to, _mm512_castps512_ps256(both));
+      _mm256_storeu_ps(to + kLaneGroup, _mm512_extractf32x8_ps(both, 1));
+    }
+  }
+}
+
+#endif
+
+template <int kUsed>
+LATHE_INLINE void score_q8_keys(const LaneScoresQ8Args& a) {
+  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
+  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
+    const std::byte* codes[kQ8Keys];
+    const std::byte* halves[kQ8Keys];
+    find_rows(a, key, codes, halves);
     ahead.next();
     for (int64_t begin = 0; begin < a.blocks; begin += kScaleBlocks) {
       const int64_t end = begin + kScaleBlocks < a.blocks ? begin + kScaleBlocks : a.blocks;
@@ -178,12 +269,24 @@ void lane_scores_q8(const LaneScoresQ8Args& a) {
         const std::byte* q = a.q + g * a.q_stride;
         float* scores = a.scores + g * kLaneScores + key * kLaneGroup;
         if constexpr (kHasByteDot) {
-          score_q8_rows(codes, scales, begin, end, q, scores);
+          score_q8_rows<kUsed>(codes, scales, begin, end, q, scores);
         } else {
-          score_q8_words(words, scales, begin, end, q, scores);
+          score_q8_words<kUsed>(words, scales, begin, end, q, scores);
         }
       }
     }
+  }
+}
+
+void lane_scores_q8(const LaneScoresQ8Args& a) {
+  if (a.groups > 1 || a.lanes > kLaneGroup / 2) {
+    score_q8_keys<kParts>(a);
+  } else {
+#if defined(__AVX512VNNI__)
+    score_half_q8_keys(a);
+#else
+    score_q8_keys<kHalfParts>(a);
+#endif
   }
   for (int64_t g = 0; g < a.groups; ++g) {
     for (int64_t key = a.keys; key < (a.keys + 15) / 16 * 16; ++key) {

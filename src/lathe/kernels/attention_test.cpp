@@ -445,7 +445,7 @@ TEST_P(LanesOnEveryTable, Q8ScoresAreTheReferencesBitForBit) {
       q.insert(q.end(), lanes.bytes.begin(), lanes.bytes.end());
       values.push_back(lanes.values);
     }
-    const auto scores_by = [&](const KernelTable& kernels) {
+    const auto scores_by = [&](const KernelTable& kernels, int64_t groups_taken, int64_t lanes) {
       GuardedFloats scores(groups * kLaneScores);
       std::fill_n(scores.data(), groups * kLaneScores, 7.0F);
       kernels.lane_scores_q8({.rows = stored.data(),
@@ -456,12 +456,18 @@ TEST_P(LanesOnEveryTable, Q8ScoresAreTheReferencesBitForBit) {
                               .q = q.data(),
                               .q_stride = static_cast<int64_t>(q.size()) / groups,
                               .scores = scores.data(),
-                              .groups = groups});
+                              .groups = groups_taken,
+                              .lanes = lanes});
       EXPECT_TRUE(scores.guards_intact());
       return std::vector<float>(scores.values().begin(), scores.values().end());
     };
-    const std::vector<float> scores = scores_by(*GetParam());
-    testing::expect_same_bits(scores, scores_by(*all_kernels().front()));
+    const std::vector<float> scores = scores_by(*GetParam(), groups, kLaneGroup);
+    testing::expect_same_bits(scores, scores_by(*all_kernels().front(), groups, kLaneGroup));
+    const std::vector<float> half = scores_by(*GetParam(), 1, kLaneGroup / 2);
+    for (size_t i = 0; i < kLaneScores; ++i) {
+      if (i % kLaneGroup >= kLaneGroup / 2) continue;
+      EXPECT_EQ(half[i], scores[i]) << i;
+    }
     std::vector<float> expected(scores.size(), 7.0F);
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t key = 0; key < (c.rows + 15) / 16 * 16; ++key) {

@@ -5,6 +5,7 @@
 
 #include "lathe/kernels/attention-inl.h"
 #include "lathe/kernels/attention_q8-inl.h"
+#include "lathe/kernels/half_lanes-inl.h"
 #include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
 
@@ -162,6 +163,51 @@ LATHE_INLINE void add_columns_q8(const std::byte* codes,
   }
 }
 
+#if defined(__AVX512F__)
+
+constexpr int kHalfColumns = 16;                 // accumulators of half a lane group
+constexpr int64_t kQuadBytes = kCacheGroup * 8;  // codes of four keys in one block
+
+// The codes of a pair of keys and those of the next pair, as interleave_codes makes them, column by column.
+LATHE_INLINE void join_pairs(std::byte* pairs) {
+  const __m512i a = _mm512_load_si512(pairs);
+  const __m512i b = _mm512_load_si512(pairs + 64);
+  const __m512i c = _mm512_load_si512(pairs + kPairBytes);
+  const __m512i d = _mm512_load_si512(pairs + kPairBytes + 64);
+  _mm512_store_si512(pairs, in_turns(a, c));
+  _mm512_store_si512(pairs + 64, upper_in_turns(a, c));
+  _mm512_store_si512(pairs + 128, in_turns(b, d));
+  _mm512_store_si512(pairs + 192, upper_in_turns(b, d));
+}
+
+// kHalfColumns columns; words as make_words makes them.
+LATHE_INLINE void add_half_columns_q8(
+    const std::byte* codes, const std::byte* words, int64_t quads, __m512 step, __m512 factor, float* out) {
+  __m512i sum[kHalfColumns];
+  LATHE_UNROLL
+  for (int i = 0; i < kHalfColumns; ++i) sum[i] = _mm512_setzero_si512();
+  for (int64_t quad = 0; quad < quads; ++quad) {
+    const std::byte* from = words + quad * 8 * kLaneGroup;
+    const __m512i w = in_turns(_mm512_load_si512(from), _mm512_load_si512(from + 4 * kLaneGroup));
+    LATHE_UNROLL
+    for (int i = 0; i < kHalfColumns; ++i) {
+      part_words_dot(sum[i], w, broadcast_eight(codes + quad * kQuadBytes + i * 8));
+    }
+  }
+  LATHE_UNROLL
+  for (int i = 0; i < kHalfColumns; i += 2) {
+    float* first = out + i * kLaneGroup;
+    float* second = first + kLaneGroup;
+    const __m512 both = even_then_odd(_mm512_cvtepi32_ps(neighbour_sums(sum[i], sum[i + 1])));
+    const __m512 old = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(first)), _mm256_loadu_ps(second), 1);
+    const __m512 now = _mm512_fmadd_ps(both, step, _mm512_mul_ps(old, factor));
+    _mm256_storeu_ps(first, _mm512_castps512_ps256(now));
+    _mm256_storeu_ps(second, _mm512_extractf32x8_ps(now, 1));
+  }
+}
+
+#endif
+
 // Lane groups that share a block's codes: at most so many.
 constexpr int64_t kSharedGroups = 8;
 
@@ -178,7 +224,26 @@ LATHE_INLINE bool see_all_or_none(const int32_t* visible, int64_t keys) {
   return all;
 }
 
-// The words of kGroups lane groups from `group` on and what their sums stand for; then all columns of the block.
+// The words of a block for one lane group, and what their sums stand for.
+LATHE_INLINE LaneSteps make_group_words(const LaneValuesQ8Args& a,
+                                        int64_t first_group,
+                                        int64_t group,
+                                        const WeightRanges& ranges,
+                                        const TileScales& scales,
+                                        int64_t block,
+                                        std::byte* words) {
+  const int64_t in_chunk = block % kScaleBlocks;
+  const int64_t at = first_group + group;
+  const float* weights = a.weights + at * kLaneScores;
+  const BlockStep block_step =
+      ranges.full[group]
+          ? make_full_words(weights, scales, in_chunk, a.keys, words)
+          : make_partial_words(weights, scales, in_chunk, a.keys, load_integers(a.visible + at * kLaneGroup), words);
+  return {add(mul(load(ranges.largest[group]), block_step.step), add(block_step.spoiled, load(ranges.spoiled[group]))),
+          load(a.factor + at * kLaneGroup)};
+}
+
+// All columns of a block of kGroups lane groups from `group` on.
 template <int kColumns, int kGroups, int kUsed>
 LATHE_INLINE void add_groups_q8(const LaneValuesQ8Args& a,
                                 int64_t first_group,
@@ -189,19 +254,9 @@ LATHE_INLINE void add_groups_q8(const LaneValuesQ8Args& a,
                                 const std::byte* codes) {
   alignas(64) std::byte words[kGroups * kWeightBytes];
   LaneSteps steps[kGroups];
-  const int64_t in_chunk = block % kScaleBlocks;
   LATHE_UNROLL
   for (int g = 0; g < kGroups; ++g) {
-    const int64_t at = first_group + group + g;
-    const float* weights = a.weights + at * kLaneScores;
-    std::byte* to = words + g * kWeightBytes;
-    const BlockStep block_step =
-        ranges.full[group + g]
-            ? make_full_words(weights, scales, in_chunk, a.keys, to)
-            : make_partial_words(weights, scales, in_chunk, a.keys, load_integers(a.visible + at * kLaneGroup), to);
-    steps[g] = {add(mul(load(ranges.largest[group + g]), block_step.step),
-                    add(block_step.spoiled, load(ranges.spoiled[group + g]))),
-                load(a.factor + at * kLaneGroup)};
+    steps[g] = make_group_words(a, first_group, group + g, ranges, scales, block, words + g * kWeightBytes);
   }
   float* out = a.out + (first_group + group) * a.out_stride + block * kCacheGroup * kLaneGroup;
   for (int64_t c = 0; c < kCacheGroup; c += kColumns) {
@@ -210,11 +265,31 @@ LATHE_INLINE void add_groups_q8(const LaneValuesQ8Args& a,
   }
 }
 
+// The same of one group with at most eight lanes; makes other codes of `codes`.
+LATHE_INLINE void add_half_group_q8(
+    const LaneValuesQ8Args& a, const WeightRanges& ranges, const TileScales& scales, int64_t block, std::byte* codes) {
+#if defined(__AVX512F__)
+  alignas(64) std::byte words[kWeightBytes];
+  const LaneSteps steps = make_group_words(a, 0, 0, ranges, scales, block, words);
+  const int64_t pairs = (a.keys + 1) / 2;
+  const int64_t quads = (pairs + 1) / 2;
+  if (pairs % 2 != 0) _mm512_store_si512(words + pairs * kLaneGroup * 4, _mm512_setzero_si512());
+  for (int64_t quad = 0; quad < quads; ++quad) join_pairs(codes + quad * kQuadBytes);
+  float* out = a.out + block * kCacheGroup * kLaneGroup;
+  for (int64_t c = 0; c < kCacheGroup; c += kHalfColumns) {
+    add_half_columns_q8(
+        codes + c * 8, words, quads, lower_twice(steps.step), lower_twice(steps.factor), out + c * kLaneGroup);
+  }
+#else
+  add_groups_q8<kValueColumns, 1, kHalfParts>(a, 0, 0, ranges, scales, block, codes);
+#endif
+}
+
 void lane_values_q8(const LaneValuesQ8Args& a) {
   const int64_t row_groups = (a.elements + kCacheGroup - 1) / kCacheGroup;
   const int64_t stride = row_groups * (kCacheGroup + 2);
   const std::byte* halves = a.rows + row_groups * kCacheGroup + a.first / kCacheGroup * 2;
-  const bool half = kParts > 1 && a.groups == 1 && a.lanes <= kLaneGroup / 2;
+  const bool half = a.groups == 1 && a.lanes <= kLaneGroup / 2;
   alignas(64) std::byte codes[kTilePairs * kPairBytes];
   WeightRanges ranges;
   TileScales scales;
@@ -241,7 +316,7 @@ void lane_values_q8(const LaneValuesQ8Args& a) {
       }
       if (group == count) continue;
       if (half) {
-        add_groups_q8<kValueColumns, 1, kHalfParts>(a, first_group, group, ranges, scales, block, codes);
+        add_half_group_q8(a, ranges, scales, block, codes);
       } else {
         add_groups_q8<kValueColumns, 1, kParts>(a, first_group, group, ranges, scales, block, codes);
       }

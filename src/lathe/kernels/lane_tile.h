@@ -86,6 +86,7 @@ struct LaneScoresQ8Args {
   int64_t q_stride = 0;
   float* scores = nullptr;  // [groups][64][16]
   int64_t groups = 0;
+  int64_t lanes = kLaneGroup;  // as in LaneScoresArgs
   SoonRead ahead = {};
 };
 
