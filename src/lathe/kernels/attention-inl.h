@@ -3,6 +3,8 @@
 // changes no bit.
 #pragma once
 
+#include "lathe/kernels/ahead-inl.h"
+#include "lathe/kernels/attention_half-inl.h"
 #include "lathe/kernels/cache_rows-inl.h"
 #include "lathe/kernels/int16-inl.h"
 #include "lathe/kernels/kernel_table.h"
@@ -16,24 +18,6 @@ namespace {
 constexpr int kPairRows = 8;  // with two lane groups
 #endif
 constexpr int kHalfParts = kParts > 1 ? kParts / 2 : 1;
-
-// Asks for a SoonRead in `calls` steps.
-class Ahead {
- public:
-  LATHE_INLINE Ahead(const SoonRead& all, int64_t calls)
-      : at_(all.data), end_(all.data + all.bytes), step_((all.bytes / kLine / calls + 1) * kLine) {}
-
-  LATHE_INLINE void next() {
-    const std::byte* stop = end_ - at_ < step_ ? end_ : at_ + step_;
-    for (; at_ < stop; at_ += kLine) __builtin_prefetch(at_, 0, 2);
-  }
-
- private:
-  static constexpr int64_t kLine = 64;
-  const std::byte* at_;
-  const std::byte* end_;
-  int64_t step_;
-};
 
 // Calls block<kRows, kGroups, kUsed>(group, row) for all `rows` (a multiple of 16) of `groups` lane groups, as many
 // rows and groups together as fill the registers; kUsed parts of the lanes are in use. Between the calls it asks for
@@ -147,6 +131,9 @@ LATHE_INLINE void value_block(const LaneValuesArgs& a, int64_t group, int64_t co
 }
 
 void lane_scores(const LaneScoresArgs& a) {
+#if defined(__AVX512F__)
+  if (a.lanes <= kLaneGroup / 2) return half_lane_scores(a);
+#endif
   const auto block = [&]<int kRows, int kGroups, int kUsed>(int64_t group, int64_t key) __attribute__((always_inline)) {
     score_block<kRows, kGroups, kUsed>(a, group, key);
   };
@@ -154,6 +141,9 @@ void lane_scores(const LaneScoresArgs& a) {
 }
 
 void lane_values(const LaneValuesArgs& a) {
+#if defined(__AVX512F__)
+  if (a.lanes <= kLaneGroup / 2) return half_lane_values(a);
+#endif
   const auto block = [&]<int kRows, int kGroups, int kUsed>(int64_t group, int64_t column)
       __attribute__((always_inline)) {
     value_block<kRows, kGroups, kUsed>(a, group, column);

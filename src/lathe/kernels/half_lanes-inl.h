@@ -1,5 +1,5 @@
 // At most eight (query, head) pairs with AVX-512, whose registers have sixteen lanes: every pair has two neighbours,
-// which take the two halves of what is summed at a time, eight columns of a key or four keys of a column.
+// which take the two halves of what is summed at a time, or belong to two sums.
 #pragma once
 
 #include "lathe/kernels/int16-inl.h"
