@@ -61,125 +61,119 @@ void for_strips(const KernelTable& kernels,
   }
 }
 
-// Lanes that have a row, as far as it saves work to know: of several groups all.
-int64_t lanes_in_use(const LaneBlock& b, int64_t first, int64_t groups) {
-  const auto lanes = std::span(b.position_GL + first * kLaneGroup, kLaneGroup);
-  const bool half = groups == 1 && std::ranges::all_of(lanes.last(kLaneGroup / 2), [](int64_t p) { return p < 0; });
-  return half ? kLaneGroup / 2 : kLaneGroup;
-}
+// Lane groups [first, first + groups) of a block and the tile that they take in.
+struct Batch {
+  const KernelTable& kernels;
+  const LaneBlock& block;
+  const LaneTile& tile;
+  const TileScratch& scratch;
+  int64_t first;
+  int64_t groups;
 
-// Whether products with the tile are taken in integers.
-bool in_integers(const LaneBlock& b, const LaneTile& tile) {
-  return b.q8_GK != nullptr && tile.format == CacheFormat::kQ8;
-}
+  // Lanes that have a row, as far as it saves work to know: of several groups all.
+  int64_t lanes() const {
+    const auto positions = std::span(block.position_GL + first * kLaneGroup, kLaneGroup);
+    const auto no_row = [](int64_t position) { return position < 0; };
+    return groups == 1 && std::ranges::all_of(positions.last(kLaneGroup / 2), no_row) ? kLaneGroup / 2 : kLaneGroup;
+  }
 
-// Raw scores of `groups` lane groups from `first` on, of which the first `lanes` count.
-void take_scores(const KernelTable& kernels,
-                 const LaneBlock& b,
-                 int64_t first,
-                 int64_t groups,
-                 int64_t lanes,
-                 const LaneTile& tile,
-                 const TileScratch& scratch,
-                 AheadShares& ahead) {
-  if (in_integers(b, tile)) {
-    kernels.lane_scores_q8({.rows = tile.data,
-                            .elements = tile.elements,
-                            .first = tile.key_first,
-                            .keys = tile.keys,
-                            .blocks = cache_groups(b.key_cols),
-                            .q = b.q8_GK + first * lane_q8_bytes(b.key_cols),
-                            .q_stride = lane_q8_bytes(b.key_cols),
-                            .scores = scratch.scores_GS,
-                            .groups = groups,
-                            .lanes = lanes,
-                            .ahead = ahead.take(strips_of(b.key_cols))});
+  // Whether products with the tile are taken in integers.
+  bool in_integers() const { return block.q8_GK != nullptr && tile.format == CacheFormat::kQ8; }
+};
+
+// Raw scores.
+void take_scores(const Batch& batch, AheadShares& ahead) {
+  const LaneBlock& b = batch.block;
+  const LaneTile& tile = batch.tile;
+  if (batch.in_integers()) {
+    batch.kernels.lane_scores_q8({.rows = tile.data,
+                                  .elements = tile.elements,
+                                  .first = tile.key_first,
+                                  .keys = tile.keys,
+                                  .blocks = cache_groups(b.key_cols),
+                                  .q = b.q8_GK + batch.first * lane_q8_bytes(b.key_cols),
+                                  .q_stride = lane_q8_bytes(b.key_cols),
+                                  .scores = batch.scratch.scores_GS,
+                                  .groups = batch.groups,
+                                  .lanes = batch.lanes(),
+                                  .ahead = ahead.take(strips_of(b.key_cols))});
     return;
   }
   const int64_t q_stride = b.key_cols * kLaneGroup;
   const auto score = [&](int64_t column, int64_t cols, SoonRead soon) {
-    kernels.lane_scores({.strip = scratch.strip,
-                         .keys = tile.keys,
-                         .cols = cols,
-                         .q = b.q_GKL + first * q_stride + column * kLaneGroup,
-                         .q_stride = q_stride,
-                         .scores = scratch.scores_GS,
-                         .groups = groups,
-                         .accumulate = column > 0,
-                         .lanes = lanes,
-                         .ahead = soon});
+    batch.kernels.lane_scores({.strip = batch.scratch.strip,
+                               .keys = tile.keys,
+                               .cols = cols,
+                               .q = b.q_GKL + batch.first * q_stride + column * kLaneGroup,
+                               .q_stride = q_stride,
+                               .scores = batch.scratch.scores_GS,
+                               .groups = batch.groups,
+                               .accumulate = column > 0,
+                               .lanes = batch.lanes(),
+                               .ahead = soon});
   };
-  for_strips(kernels, tile, tile.key_first, b.key_cols, scratch.strip, ahead, score);
+  for_strips(batch.kernels, tile, tile.key_first, b.key_cols, batch.scratch.strip, ahead, score);
 }
 
 // Adds the tile's values, weighted by what the scores have become.
-void add_values(const KernelTable& kernels,
-                const LaneBlock& b,
-                int64_t first,
-                int64_t groups,
-                int64_t lanes,
-                const LaneTile& tile,
-                const TileScratch& scratch,
-                AheadShares& ahead) {
+void add_values(const Batch& batch, AheadShares& ahead) {
+  const LaneBlock& b = batch.block;
+  const LaneTile& tile = batch.tile;
   const int64_t out_stride = lane_columns(b.value_cols) * kLaneGroup;
-  if (in_integers(b, tile) && tile.value_first % kCacheGroup == 0 && b.value_cols % kCacheGroup == 0) {
-    kernels.lane_values_q8({.rows = tile.data,
-                            .elements = tile.elements,
-                            .first = tile.value_first,
-                            .keys = tile.keys,
-                            .blocks = b.value_cols / kCacheGroup,
-                            .weights = scratch.scores_GS,
-                            .visible = scratch.visible_GL,
-                            .factor = scratch.factor_GL,
-                            .out = b.out_GVL + first * out_stride,
-                            .out_stride = out_stride,
-                            .groups = groups,
-                            .lanes = lanes,
-                            .ahead = ahead.take(strips_of(b.value_cols))});
+  if (batch.in_integers() && tile.value_first % kCacheGroup == 0 && b.value_cols % kCacheGroup == 0) {
+    batch.kernels.lane_values_q8({.rows = tile.data,
+                                  .elements = tile.elements,
+                                  .first = tile.value_first,
+                                  .keys = tile.keys,
+                                  .blocks = b.value_cols / kCacheGroup,
+                                  .weights = batch.scratch.scores_GS,
+                                  .visible = batch.scratch.visible_GL,
+                                  .factor = batch.scratch.factor_GL,
+                                  .out = b.out_GVL + batch.first * out_stride,
+                                  .out_stride = out_stride,
+                                  .groups = batch.groups,
+                                  .lanes = batch.lanes(),
+                                  .ahead = ahead.take(strips_of(b.value_cols))});
     return;
   }
   const auto add = [&](int64_t column, int64_t cols, SoonRead soon) {
-    kernels.lane_values({.strip = scratch.strip,
-                         .keys = tile.keys,
-                         .cols = cols,
-                         .weights = scratch.scores_GS,
-                         .factor = scratch.factor_GL,
-                         .out = b.out_GVL + first * out_stride + column * kLaneGroup,
-                         .out_stride = out_stride,
-                         .groups = groups,
-                         .lanes = lanes,
-                         .ahead = soon});
+    batch.kernels.lane_values({.strip = batch.scratch.strip,
+                               .keys = tile.keys,
+                               .cols = cols,
+                               .weights = batch.scratch.scores_GS,
+                               .factor = batch.scratch.factor_GL,
+                               .out = b.out_GVL + batch.first * out_stride + column * kLaneGroup,
+                               .out_stride = out_stride,
+                               .groups = batch.groups,
+                               .lanes = batch.lanes(),
+                               .ahead = soon});
   };
-  for_strips(kernels, tile, tile.value_first, b.value_cols, scratch.strip, ahead, add);
+  for_strips(batch.kernels, tile, tile.value_first, b.value_cols, batch.scratch.strip, ahead, add);
 }
 
 // At most kLaneBatch groups. Each strip is converted once for the scores and once for the values: cheaper than to keep
 // the converted tile, which is larger than the first-level cache.
-void attend_batch(const KernelTable& kernels,
-                  const LaneBlock& b,
-                  int64_t first,
-                  int64_t groups,
-                  const LaneTile& tile,
-                  float scale,
-                  const TileScratch& scratch) {
+void attend_batch(const Batch& batch, float scale) {
+  const LaneBlock& b = batch.block;
+  const LaneTile& tile = batch.tile;
+  const TileScratch& scratch = batch.scratch;
   AheadShares ahead{.whole = tile.ahead, .all = strips_of(b.key_cols) + strips_of(b.value_cols)};
-  const int64_t lanes = lanes_in_use(b, first, groups);
-  take_scores(kernels, b, first, groups, lanes, tile, scratch, ahead);
-  for (int64_t g = 0; g < groups; ++g) {
-    const int64_t lane = (first + g) * kLaneGroup;
+  take_scores(batch, ahead);
+  for (int64_t g = 0; g < batch.groups; ++g) {
+    const int64_t lane = (batch.first + g) * kLaneGroup;
     int32_t* visible = scratch.visible_GL + g * kLaneGroup;
     for (int64_t i = 0; i < kLaneGroup; ++i) {
       visible[i] = static_cast<int32_t>(std::clamp(b.position_GL[lane + i] + 1 - tile.start, int64_t{0}, tile.keys));
     }
-    kernels.lane_softmax({.scores = scratch.scores_GS + g * kLaneScores,
-                          .keys = tile.keys,
-                          .visible = visible,
-                          .scale = scale,
-                          .maximum = b.maximum_GL + lane,
-                          .sum = b.sum_GL + lane,
-                          .factor = scratch.factor_GL + g * kLaneGroup});
+    batch.kernels.lane_softmax({.scores = scratch.scores_GS + g * kLaneScores,
+                                .keys = tile.keys,
+                                .visible = visible,
+                                .scale = scale,
+                                .maximum = b.maximum_GL + lane,
+                                .sum = b.sum_GL + lane,
+                                .factor = scratch.factor_GL + g * kLaneGroup});
   }
-  add_values(kernels, b, first, groups, lanes, tile, scratch, ahead);
+  add_values(batch, ahead);
 }
 
 }  // namespace
@@ -237,7 +231,13 @@ void attend_tile(const KernelTable& kernels,
                  float* scratch) {
   const TileScratch parts = split_scratch(scratch);
   for (int64_t g = first; g < last; g += kLaneBatch) {
-    attend_batch(kernels, block, g, std::min(kLaneBatch, last - g), tile, scale, parts);
+    attend_batch({.kernels = kernels,
+                  .block = block,
+                  .tile = tile,
+                  .scratch = parts,
+                  .first = g,
+                  .groups = std::min(kLaneBatch, last - g)},
+                 scale);
   }
 }
 
