@@ -120,7 +120,8 @@ Status read_data(const Json* json, DataRecipe& out) {
   if (out.boilerplate_documents == 1) {
     section.fail("boilerplate_documents", "expected 0 or at least 2, found 1, which would take out every line");
   }
-  if (!out.weights.empty() && out.weights.size() != out.train.size()) {
+  // Files are often given on the command line; that there are none is said where they are read.
+  if (!out.weights.empty() && !out.train.empty() && out.weights.size() != out.train.size()) {
     section.fail("weights",
                  str("expected one number for each of the ",
                      out.train.size(),
