@@ -180,7 +180,7 @@ class FlashRun {
       flash_by_lanes(cpu_.kernels, problem_, tasks, after, thread, results);
     } else {
       flash_by_dots(cpu_.kernels, problem_, *tasks.front(), thread.scratch, results);
-      thread.segment = nullptr;
+      thread.loaded = nullptr;
     }
     const int64_t n = problem_.value_cols;
     for (const FlashTask* task : tasks) {

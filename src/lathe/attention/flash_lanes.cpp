@@ -98,7 +98,7 @@ void flash_by_lanes(const KernelTable& kernels,
   load_positions(tasks, block);
   const FlashTask& first = *tasks.front();  // the others read the same and see all of it
   const CacheView& cache = first.segment->cache;
-  const bool loaded = tasks.size() == 1 && thread.holds(first);
+  const bool loaded = tasks.size() == 1 && thread.loaded != nullptr && thread.loaded->same_rows(first);
   if (!loaded) load_queries(kernels, p, tasks, block);
   if (in_integers(cache, *first.group, p.key_cols)) {
     auto* memory = reinterpret_cast<std::byte*>(quantised);
@@ -108,7 +108,7 @@ void flash_by_lanes(const KernelTable& kernels,
       quantise_queries(kernels, block, memory);
     }
   }
-  thread.hold(tasks);
+  thread.loaded = tasks.size() == 1 ? &first : nullptr;
   const int64_t keys_end = first.keys_end();
   for (int64_t page = split_begin(first.split); page < keys_end; page += kPageTokens) {
     const int64_t start = std::max(page, first.segment->first_key);

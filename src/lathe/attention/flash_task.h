@@ -49,6 +49,11 @@ struct FlashTask {
     return segment->cache.pages[static_cast<size_t>(split_begin(split) / kPageTokens)];
   }
 
+  // Whether both have the same queries.
+  bool same_rows(const FlashTask& other) const {
+    return segment == other.segment && group == other.group && row_begin == other.row_begin && row_end == other.row_end;
+  }
+
   // Whether both read the same rows of the same pages.
   bool same_keys(const FlashTask& other) const {
     if (split != other.split || group != other.group || segment->first_key != other.segment->first_key || !sees_all() ||
@@ -85,24 +90,8 @@ void flash_by_dots(
 // What a thread keeps from task to task for flash_by_lanes.
 struct LaneThread {
   float* scratch = nullptr;  // lanes_scratch_floats()
-  // Whose queries the scratch holds: tasks of the same rows often follow one another, one for each split.
-  const AttentionSegment* segment = nullptr;
-  const FlashGroup* group = nullptr;
-  int64_t row_begin = 0;
-  int64_t row_end = 0;
-
-  bool holds(const FlashTask& task) const {
-    return segment == task.segment && group == task.group && row_begin == task.row_begin && row_end == task.row_end;
-  }
-
-  // Nothing, where there are several tasks.
-  void hold(std::span<const FlashTask* const> tasks) {
-    const FlashTask& task = *tasks.front();
-    segment = tasks.size() == 1 ? task.segment : nullptr;
-    group = task.group;
-    row_begin = task.row_begin;
-    row_end = task.row_end;
-  }
+  // Whose queries the scratch holds, or null: tasks of the same rows often follow one another, one for each split.
+  const FlashTask* loaded = nullptr;
 };
 
 // Rows in the lanes: for groups of many heads. Several tasks at a time where same_keys() holds between the first and

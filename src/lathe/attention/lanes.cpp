@@ -61,6 +61,13 @@ void for_strips(const KernelTable& kernels,
   }
 }
 
+// Lanes that have a row, as far as it saves work to know: of several groups all.
+int64_t lanes_in_use(const LaneBlock& b, int64_t first, int64_t groups) {
+  const auto lanes = std::span(b.position_GL + first * kLaneGroup, kLaneGroup);
+  const bool half = groups == 1 && std::ranges::all_of(lanes.last(kLaneGroup / 2), [](int64_t p) { return p < 0; });
+  return half ? kLaneGroup / 2 : kLaneGroup;
+}
+
 // Lane groups [first, first + groups) of a block and the tile that they take in.
 struct Batch {
   const KernelTable& kernels;
@@ -69,13 +76,7 @@ struct Batch {
   const TileScratch& scratch;
   int64_t first;
   int64_t groups;
-
-  // Lanes that have a row, as far as it saves work to know: of several groups all.
-  int64_t lanes() const {
-    const auto positions = std::span(block.position_GL + first * kLaneGroup, kLaneGroup);
-    const auto no_row = [](int64_t position) { return position < 0; };
-    return groups == 1 && std::ranges::all_of(positions.last(kLaneGroup / 2), no_row) ? kLaneGroup / 2 : kLaneGroup;
-  }
+  int64_t lanes;  // of every group, the others have no row
 
   // Whether products with the tile are taken in integers.
   bool in_integers() const { return block.q8_GK != nullptr && tile.format == CacheFormat::kQ8; }
@@ -95,7 +96,7 @@ void take_scores(const Batch& batch, AheadShares& ahead) {
                                   .q_stride = lane_q8_bytes(b.key_cols),
                                   .scores = batch.scratch.scores_GS,
                                   .groups = batch.groups,
-                                  .lanes = batch.lanes(),
+                                  .lanes = batch.lanes,
                                   .ahead = ahead.take(strips_of(b.key_cols))});
     return;
   }
@@ -109,7 +110,7 @@ void take_scores(const Batch& batch, AheadShares& ahead) {
                                .scores = batch.scratch.scores_GS,
                                .groups = batch.groups,
                                .accumulate = column > 0,
-                               .lanes = batch.lanes(),
+                               .lanes = batch.lanes,
                                .ahead = soon});
   };
   for_strips(batch.kernels, tile, tile.key_first, b.key_cols, batch.scratch.strip, ahead, score);
@@ -132,7 +133,7 @@ void add_values(const Batch& batch, AheadShares& ahead) {
                                   .out = b.out_GVL + batch.first * out_stride,
                                   .out_stride = out_stride,
                                   .groups = batch.groups,
-                                  .lanes = batch.lanes(),
+                                  .lanes = batch.lanes,
                                   .ahead = ahead.take(strips_of(b.value_cols))});
     return;
   }
@@ -145,7 +146,7 @@ void add_values(const Batch& batch, AheadShares& ahead) {
                                .out = b.out_GVL + batch.first * out_stride + column * kLaneGroup,
                                .out_stride = out_stride,
                                .groups = batch.groups,
-                               .lanes = batch.lanes(),
+                               .lanes = batch.lanes,
                                .ahead = soon});
   };
   for_strips(batch.kernels, tile, tile.value_first, b.value_cols, batch.scratch.strip, ahead, add);
@@ -231,12 +232,14 @@ void attend_tile(const KernelTable& kernels,
                  float* scratch) {
   const TileScratch parts = split_scratch(scratch);
   for (int64_t g = first; g < last; g += kLaneBatch) {
+    const int64_t groups = std::min(kLaneBatch, last - g);
     attend_batch({.kernels = kernels,
                   .block = block,
                   .tile = tile,
                   .scratch = parts,
                   .first = g,
-                  .groups = std::min(kLaneBatch, last - g)},
+                  .groups = groups,
+                  .lanes = lanes_in_use(block, g, groups)},
                  scale);
   }
 }

@@ -14,23 +14,6 @@ namespace {
 constexpr int kHalfSums = 8;                  // registers of sums, of two keys or columns each
 constexpr int64_t kHalfRows = 2 * kHalfSums;  // keys or columns taken together
 
-// Sums of row i in the even lanes and of row i + 1 in the odd ones, from where each has a lane group.
-LATHE_INLINE __m512 load_two_rows(const float* rows) {
-  return in_turns(_mm512_loadu_ps(rows), _mm512_loadu_ps(rows + kLaneGroup));
-}
-
-LATHE_INLINE void store_two_rows(float* rows, __m512 sums) {
-  const __m512 apart = even_then_odd(sums);
-  _mm256_storeu_ps(rows, _mm512_castps512_ps256(apart));
-  _mm256_storeu_ps(rows + kLaneGroup, _mm512_extractf32x8_ps(apart, 1));
-}
-
-// Lanes 0 to 7 of the group at `lanes`, each twice.
-LATHE_INLINE __m512 load_each_twice(const float* lanes) {
-  const __m512 all = _mm512_loadu_ps(lanes);
-  return in_turns(all, all);
-}
-
 // sums[i] += floats 2 i and 2 i + 1 at `two`, in turns, times x.
 LATHE_INLINE void add_products(__m512 (&sums)[kHalfSums], const float* two, int64_t step, __m512 x) {
   LATHE_UNROLL
@@ -42,10 +25,7 @@ LATHE_INLINE void add_products(__m512 (&sums)[kHalfSums], const float* two, int6
 // Columns of two rows of a strip in turns.
 LATHE_INLINE void join_rows(const float* strip, int64_t cols, float* out) {
   for (int64_t c = 0; c < cols; c += kLaneGroup, out += 2 * kLaneGroup) {
-    const __m512i a = _mm512_loadu_si512(strip + c);
-    const __m512i b = _mm512_loadu_si512(strip + kStripColumns + c);
-    _mm512_store_si512(out, in_turns(a, b));
-    _mm512_store_si512(out + kLaneGroup, upper_in_turns(a, b));
+    store_in_turns(out, _mm512_loadu_si512(strip + c), _mm512_loadu_si512(strip + kStripColumns + c));
   }
 }
 
@@ -66,7 +46,7 @@ LATHE_INLINE void half_lane_scores(const LaneScoresArgs& a) {
       }
       const float* q = a.q + group * a.q_stride;
       for (int64_t c = 0; c < a.cols; ++c) {
-        add_products(sums, joined + 2 * c, 2 * kStripColumns, load_each_twice(q + c * kLaneGroup));
+        add_products(sums, joined + 2 * c, 2 * kStripColumns, each_twice(_mm512_loadu_ps(q + c * kLaneGroup)));
       }
       LATHE_UNROLL
       for (int i = 0; i < kHalfSums; ++i) store_two_rows(scores + 2 * i * kLaneGroup, sums[i]);
@@ -78,7 +58,7 @@ LATHE_INLINE void half_lane_values(const LaneValuesArgs& a) {
   const int64_t keys = (a.keys + 15) / 16 * 16;
   Ahead ahead(a.ahead, (a.cols + kHalfRows - 1) / kHalfRows * a.groups);
   for (int64_t group = 0; group < a.groups; ++group) {
-    const __m512 factor = load_each_twice(a.factor + group * kLaneGroup);
+    const __m512 factor = each_twice(_mm512_loadu_ps(a.factor + group * kLaneGroup));
     const float* weights = a.weights + group * kLaneScores;
     for (int64_t column = 0; column < a.cols; column += kHalfRows) {
       ahead.next();
@@ -87,7 +67,8 @@ LATHE_INLINE void half_lane_values(const LaneValuesArgs& a) {
       LATHE_UNROLL
       for (int i = 0; i < kHalfSums; ++i) sums[i] = _mm512_mul_ps(load_two_rows(out + 2 * i * kLaneGroup), factor);
       for (int64_t key = 0; key < keys; ++key) {
-        add_products(sums, a.strip + key * kStripColumns + column, 2, load_each_twice(weights + key * kLaneGroup));
+        add_products(
+            sums, a.strip + key * kStripColumns + column, 2, each_twice(_mm512_loadu_ps(weights + key * kLaneGroup)));
       }
       LATHE_UNROLL
       for (int i = 0; i < kHalfSums; ++i) store_two_rows(out + 2 * i * kLaneGroup, sums[i]);

@@ -152,18 +152,24 @@ LATHE_INLINE void score_q8_words(const std::byte (&words)[kQ8Keys][kScaleBlocks 
   }
 }
 
-// Where kQ8Keys rows from `key` on have their codes and scales; past the end the last one again.
-LATHE_INLINE void find_rows(const LaneScoresQ8Args& a,
-                            int64_t key,
-                            const std::byte* (&codes)[kQ8Keys],
-                            const std::byte* (&halves)[kQ8Keys]) {
+// Calls score(key, codes, halves) for every kQ8Keys rows from `key` on: where they have their codes and scales, past
+// the end the last row again. Between the calls it asks for what is read next.
+template <class Score>
+LATHE_INLINE void for_rows(const LaneScoresQ8Args& a, const Score& score) {
   const int64_t groups = (a.elements + kCacheGroup - 1) / kCacheGroup;
   const int64_t stride = groups * (kCacheGroup + 2);
-  LATHE_UNROLL
-  for (int i = 0; i < kQ8Keys; ++i) {
-    const std::byte* row = a.rows + (key + i < a.keys ? key + i : a.keys - 1) * stride;
-    codes[i] = row + a.first;
-    halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
+  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
+  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
+    const std::byte* codes[kQ8Keys];
+    const std::byte* halves[kQ8Keys];
+    LATHE_UNROLL
+    for (int i = 0; i < kQ8Keys; ++i) {
+      const std::byte* row = a.rows + (key + i < a.keys ? key + i : a.keys - 1) * stride;
+      codes[i] = row + a.first;
+      halves[i] = row + groups * kCacheGroup + a.first / kCacheGroup * 2;
+    }
+    ahead.next();
+    score(key, codes, halves);
   }
 }
 
@@ -178,12 +184,11 @@ LATHE_INLINE void score_half_q8_rows(const std::byte* const (&codes)[kQ8Keys],
                                      __m512 (&sums)[kQ8Keys / 2]) {
   for (int64_t b = begin; b < end; ++b) {
     const std::byte* block = q + b * kLaneBlockBytes;
-    const __m512i offset = _mm512_loadu_si512(block + kLaneCodeBytes + 4 * kLaneGroup);
+    const __m512i offset =
+        in_turns(_mm512_loadu_si512(block + kLaneCodeBytes + 4 * kLaneGroup), _mm512_setzero_si512());
     __m512i dot[kQ8Keys];
     LATHE_UNROLL
-    for (int i = 0; i < kQ8Keys; ++i) {
-      dot[i] = kOffsetInDot ? _mm512_setzero_si512() : in_turns(offset, _mm512_setzero_si512());
-    }
+    for (int i = 0; i < kQ8Keys; ++i) dot[i] = offset;
     LATHE_UNROLL
     for (int64_t eight = 0; eight < kCacheGroup / 8; ++eight) {
       const std::byte* x = block + eight * 8 * kLaneGroup;
@@ -193,25 +198,20 @@ LATHE_INLINE void score_half_q8_rows(const std::byte* const (&codes)[kQ8Keys],
         part_dot_wide(dot[i], broadcast_eight(codes[i] + b * kCacheGroup + eight * 8), both);
       }
     }
-    const __m512 scale = _mm512_loadu_ps(block + kLaneCodeBytes);
-    const __m512 twice = in_turns(scale, scale);
+    const __m512 scale = each_twice(_mm512_loadu_ps(block + kLaneCodeBytes));
     LATHE_UNROLL
     for (int i = 0; i < kQ8Keys / 2; ++i) {
       const __m512 d = _mm512_castsi512_ps(broadcast_eight(scales[i] + 2 * (b - begin)));
       const __m512 sum = _mm512_cvtepi32_ps(neighbour_sums(dot[2 * i], dot[2 * i + 1]));
-      sums[i] = _mm512_fmadd_ps(sum, _mm512_mul_ps(d, twice), sums[i]);
+      sums[i] = _mm512_fmadd_ps(sum, _mm512_mul_ps(d, scale), sums[i]);
     }
   }
 }
 
 // lane_scores_q8 for one group of at most eight lanes.
 LATHE_INLINE void score_half_q8_keys(const LaneScoresQ8Args& a) {
-  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
-  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
-    const std::byte* codes[kQ8Keys];
-    const std::byte* halves[kQ8Keys];
-    find_rows(a, key, codes, halves);
-    ahead.next();
+  const auto score = [&](int64_t key, const std::byte* const(&codes)[kQ8Keys], const std::byte* const(&halves)[kQ8Keys])
+      __attribute__((always_inline)) {
     __m512 sums[kQ8Keys / 2];
     LATHE_UNROLL
     for (int i = 0; i < kQ8Keys / 2; ++i) sums[i] = _mm512_setzero_ps();
@@ -222,33 +222,22 @@ LATHE_INLINE void score_half_q8_keys(const LaneScoresQ8Args& a) {
       for (int i = 0; i < kQ8Keys / 2; ++i) {
         const F32x16 first = decode_some<DType::kF16>(halves[2 * i] + begin * 2, end - begin);
         const F32x16 second = decode_some<DType::kF16>(halves[2 * i + 1] + begin * 2, end - begin);
-        const __m512i one = _mm512_castps_si512(first.part[0]);
-        const __m512i other = _mm512_castps_si512(second.part[0]);
-        _mm512_store_si512(scales[i], in_turns(one, other));
-        _mm512_store_si512(scales[i] + kScaleBlocks, upper_in_turns(one, other));
+        store_in_turns(scales[i], _mm512_castps_si512(first.part[0]), _mm512_castps_si512(second.part[0]));
       }
       score_half_q8_rows(codes, scales, begin, end, a.q, sums);
     }
     LATHE_UNROLL
-    for (int i = 0; i < kQ8Keys / 2; ++i) {
-      const __m512 both = even_then_odd(sums[i]);
-      float* to = a.scores + (key + 2 * i) * kLaneGroup;
-      _mm256_storeu_ps(to, _mm512_castps512_ps256(both));
-      _mm256_storeu_ps(to + kLaneGroup, _mm512_extractf32x8_ps(both, 1));
-    }
-  }
+    for (int i = 0; i < kQ8Keys / 2; ++i) store_two_rows(a.scores + (key + 2 * i) * kLaneGroup, sums[i]);
+  };
+  for_rows(a, score);
 }
 
 #endif
 
 template <int kUsed>
 LATHE_INLINE void score_q8_keys(const LaneScoresQ8Args& a) {
-  Ahead ahead(a.ahead, (a.keys + kQ8Keys - 1) / kQ8Keys);
-  for (int64_t key = 0; key < a.keys; key += kQ8Keys) {
-    const std::byte* codes[kQ8Keys];
-    const std::byte* halves[kQ8Keys];
-    find_rows(a, key, codes, halves);
-    ahead.next();
+  const auto score = [&](int64_t key, const std::byte* const(&codes)[kQ8Keys], const std::byte* const(&halves)[kQ8Keys])
+      __attribute__((always_inline)) {
     for (int64_t begin = 0; begin < a.blocks; begin += kScaleBlocks) {
       const int64_t end = begin + kScaleBlocks < a.blocks ? begin + kScaleBlocks : a.blocks;
       alignas(64) float scales[kQ8Keys][kScaleBlocks];
@@ -275,7 +264,8 @@ LATHE_INLINE void score_q8_keys(const LaneScoresQ8Args& a) {
         }
       }
     }
-  }
+  };
+  for_rows(a, score);
 }
 
 void lane_scores_q8(const LaneScoresQ8Args& a) {

@@ -174,10 +174,8 @@ LATHE_INLINE void join_pairs(std::byte* pairs) {
   const __m512i b = _mm512_load_si512(pairs + 64);
   const __m512i c = _mm512_load_si512(pairs + kPairBytes);
   const __m512i d = _mm512_load_si512(pairs + kPairBytes + 64);
-  _mm512_store_si512(pairs, in_turns(a, c));
-  _mm512_store_si512(pairs + 64, upper_in_turns(a, c));
-  _mm512_store_si512(pairs + 128, in_turns(b, d));
-  _mm512_store_si512(pairs + 192, upper_in_turns(b, d));
+  store_in_turns(pairs, a, c);
+  store_in_turns(pairs + 128, b, d);
 }
 
 // kHalfColumns columns; words as make_words makes them.
@@ -196,13 +194,9 @@ LATHE_INLINE void add_half_columns_q8(
   }
   LATHE_UNROLL
   for (int i = 0; i < kHalfColumns; i += 2) {
-    float* first = out + i * kLaneGroup;
-    float* second = first + kLaneGroup;
-    const __m512 both = even_then_odd(_mm512_cvtepi32_ps(neighbour_sums(sum[i], sum[i + 1])));
-    const __m512 old = _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_loadu_ps(first)), _mm256_loadu_ps(second), 1);
-    const __m512 now = _mm512_fmadd_ps(both, step, _mm512_mul_ps(old, factor));
-    _mm256_storeu_ps(first, _mm512_castps512_ps256(now));
-    _mm256_storeu_ps(second, _mm512_extractf32x8_ps(now, 1));
+    float* to = out + i * kLaneGroup;
+    const __m512 sums = _mm512_cvtepi32_ps(neighbour_sums(sum[i], sum[i + 1]));
+    store_two_rows(to, _mm512_fmadd_ps(sums, step, _mm512_mul_ps(load_two_rows(to), factor)));
   }
 }
 
@@ -277,8 +271,12 @@ LATHE_INLINE void add_half_group_q8(
   for (int64_t quad = 0; quad < quads; ++quad) join_pairs(codes + quad * kQuadBytes);
   float* out = a.out + block * kCacheGroup * kLaneGroup;
   for (int64_t c = 0; c < kCacheGroup; c += kHalfColumns) {
-    add_half_columns_q8(
-        codes + c * 8, words, quads, lower_twice(steps.step), lower_twice(steps.factor), out + c * kLaneGroup);
+    add_half_columns_q8(codes + c * 8,
+                        words,
+                        quads,
+                        each_twice(steps.step.part[0]),
+                        each_twice(steps.factor.part[0]),
+                        out + c * kLaneGroup);
   }
 #else
   add_groups_q8<kValueColumns, 1, kHalfParts>(a, 0, 0, ranges, scales, block, codes);

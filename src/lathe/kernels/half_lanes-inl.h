@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lathe/kernels/int16-inl.h"
+#include "lathe/kernels/lane_tile.h"
 
 #if defined(__AVX512F__)
 
@@ -44,9 +45,27 @@ LATHE_INLINE __m512i broadcast_eight(const void* bytes) {
   return _mm512_set1_epi64(eight);
 }
 
-// Lanes 0 to 7 twice.
-LATHE_INLINE __m512 lower_twice(F32x16 a) {
-  return _mm512_shuffle_f32x4(a.part[0], a.part[0], 0x44);
+// Lanes 0 to 7, each twice.
+LATHE_INLINE __m512 each_twice(__m512 a) {
+  return in_turns(a, a);
+}
+
+// Sixteen lanes of a and b in turns, two registers.
+LATHE_INLINE void store_in_turns(void* out, __m512i a, __m512i b) {
+  auto* to = static_cast<__m512i*>(out);
+  _mm512_store_si512(to, in_turns(a, b));
+  _mm512_store_si512(to + 1, upper_in_turns(a, b));
+}
+
+// The lower halves of two neighbouring rows of lane groups, in turns.
+LATHE_INLINE __m512 load_two_rows(const float* rows) {
+  return in_turns(_mm512_loadu_ps(rows), _mm512_loadu_ps(rows + kLaneGroup));
+}
+
+LATHE_INLINE void store_two_rows(float* rows, __m512 joined) {
+  const __m512 apart = even_then_odd(joined);
+  _mm256_storeu_ps(rows, _mm512_castps512_ps256(apart));
+  _mm256_storeu_ps(rows + kLaneGroup, _mm512_extractf32x8_ps(apart, 1));
 }
 
 }  // namespace
