@@ -22,8 +22,10 @@ double seconds_of(const std::function<void()>& work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+}  // namespace
+
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) uint64_t read_loop(const std::byte* data, size_t bytes) {
+__attribute__((target("avx2"))) uint64_t read_once(const std::byte* data, size_t bytes) {
   __m256i sum[4] = {};
   for (size_t i = 0; i + 128 <= bytes; i += 128) {
 #pragma GCC unroll 4
@@ -35,7 +37,7 @@ __attribute__((target("avx2"))) uint64_t read_loop(const std::byte* data, size_t
   return static_cast<uint64_t>(_mm256_extract_epi64(all, 0) ^ _mm256_extract_epi64(all, 3));
 }
 #else
-uint64_t read_loop(const std::byte* data, size_t bytes) {
+uint64_t read_once(const std::byte* data, size_t bytes) {
   uint64_t sum[4] = {};
   for (size_t i = 0; i + 32 <= bytes; i += 32) {
     uint64_t words[4];
@@ -45,8 +47,6 @@ uint64_t read_loop(const std::byte* data, size_t bytes) {
   return sum[0] ^ sum[1] ^ sum[2] ^ sum[3];
 }
 #endif
-
-}  // namespace
 
 double peak_rate(PeakKind kind, const KernelTable& table) {
   constexpr int64_t kRounds = 1'000'000;
@@ -65,7 +65,7 @@ double read_bandwidth(size_t bytes) {
   double best = 1e9;
   for (int run = 0; run < 5; ++run) {
     best = std::min(best, seconds_of([&] {
-                      for (int i = 0; i < rounds; ++i) benchmark::DoNotOptimize(read_loop(data.data(), bytes));
+                      for (int i = 0; i < rounds; ++i) benchmark::DoNotOptimize(read_once(data.data(), bytes));
                     }));
   }
   return static_cast<double>(bytes) * rounds / best;

@@ -113,9 +113,26 @@ LATHE_INLINE void tile_step_first(Tile<kRows, kTokens>& tile,
   }
 }
 
+// The rows that a tile of kRows reads after the present ones, to be asked for meanwhile. Those that touch are asked for
+// in the order in which they lie, although they will be read side by side: memory gives one stream faster than several
+// (docs/performance.md, "Asking for weights").
+struct NextRows {
+  uintptr_t first = 0;  // 0: none
+  int64_t row = 0;      // bytes from the line asked for with row i to the one with row i + 1
+  int64_t column = 0;   // bytes further for every byte of a row that has been read
+};
+
+template <DType kType, int kRows>
+LATHE_INLINE NextRows next_rows(const Weights& weights, int64_t row, const GemmArgs& args) {
+  if (row + 2 * kRows > args.row_end) return {};
+  const auto first = reinterpret_cast<uintptr_t>(weights.data + (row + kRows) * weights.stride);
+  const bool touch = weights.stride == args.w.cols * element_bytes(kType);
+  return touch ? NextRows{first, 64, kRows} : NextRows{first, weights.stride, 1};
+}
+
 // Adds columns [begin, end) of rows row, row + 1, ... times tokens to the tile; begin is a multiple of 128, and end is
-// too unless it is the last column. x: the first token at column 0. The weights `ahead` rows further down
-// are prefetched (0: none). E4M3 needs scales that scales_are_moderate() accepts.
+// too unless it is the last column. x: the first token at column 0. E4M3 needs scales that scales_are_moderate()
+// accepts.
 template <DType kType, int kRows, int kTokens>
 LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            const Weights& weights,
@@ -124,7 +141,7 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
                            int64_t end,
                            const float* x,
                            int64_t x_stride,
-                           int64_t ahead) {
+                           const NextRows& next) {
   constexpr int64_t kBytes = element_bytes(kType);
   constexpr int kStepsPerLine = static_cast<int>(64 / (kLanes * kBytes));
   const std::byte* w[kRows];
@@ -145,10 +162,15 @@ LATHE_INLINE void tile_run(Tile<kRows, kTokens>& tile,
       }
     }
     for (; k + kStepsPerLine * kLanes <= stop; k += kStepsPerLine * kLanes) {
-      if (ahead != 0) {
+      if (next.first != 0) {
         LATHE_UNROLL
         for (int i = 0; i < kRows; ++i) {
-          prefetch(reinterpret_cast<uintptr_t>(w[i]) + static_cast<uintptr_t>(k * kBytes + ahead * weights.stride));
+          const uintptr_t line = next.first + static_cast<uintptr_t>(k * kBytes * next.column + i * next.row);
+          if constexpr (kTokens == 1 && kParts == 1) {
+            prefetch(line);
+          } else {
+            prefetch_farther(line);  // the first level holds the tokens
+          }
         }
       }
       LATHE_UNROLL
@@ -186,9 +208,8 @@ void gemm_tile(const GemmArgs& args, const Weights& weights, int64_t row, int64_
     LATHE_UNROLL
     for (int t = 0; t < kTokens; ++t) tile.sum[i][t] = zero();
   }
-  const int64_t ahead = row + 2 * kRows <= args.row_end ? kRows : 0;
   const float* x = args.x + token * args.x_stride;
-  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, ahead);
+  tile_run<kType>(tile, weights, row, 0, args.w.cols, x, args.x_stride, next_rows<kType, kRows>(weights, row, args));
   tile_finish(tile, args.y + token * args.y_stride + (row - args.row_begin), args.y_stride, args.accumulate);
 }
 
@@ -280,7 +301,7 @@ void panel_tile(const GemmArgs& args, const PanelSlice& slice, float* sum, int64
       tile.sum[i][t] = slice.begin == 0 ? zero() : load(sum + (i * kTokens + t) * kLanes);
   }
   const float* x = args.x + token * args.x_stride + slice.begin;
-  tile_run<DType::kF32>(tile, slice.weights, 0, 0, slice.end - slice.begin, x, args.x_stride, 0);
+  tile_run<DType::kF32>(tile, slice.weights, 0, 0, slice.end - slice.begin, x, args.x_stride, {});
   if (slice.end == args.w.cols) {
     tile_finish(tile, args.y + token * args.y_stride + (slice.row - args.row_begin), args.y_stride, args.accumulate);
     return;

@@ -26,7 +26,6 @@ constexpr int kPanelTileTokens = 4;
 constexpr int64_t kGatherBlocks = 64;
 constexpr int64_t kGatherTokens = 48;
 static_assert(kGatherTokens % kPanelTileTokens == 0);
-constexpr int kPanelPrefetch = 4096;  // bytes ahead of what comes from memory: its latency in bytes
 
 // One row of QuantisedRows.
 struct ActivationRow {
@@ -280,16 +279,20 @@ template <DType kFormat>
 constexpr int64_t kChunkBytesOf =
     panel_layout(kFormat).scale_bytes + panel_layout(kFormat).blocks * panel_layout(kFormat).block_bytes;
 
-// Asks for what lies kPanelPrefetch bytes past block b of a chunk. Lines are asked for block by block, in step with
-// their use: a processor has room for some twenty requests at a time.
+// Asks for what lies some lines past block b of a chunk, as far as memory's latency. Lines are asked for block by
+// block, in step with their use: a processor has room for some twenty requests at a time. Where nothing is unpacked and
+// a load takes a whole line, requests into the first level are in the way of the loads (docs/performance.md, "Asking
+// for weights").
 template <DType kFormat>
 LATHE_INLINE void prefetch_panel(const std::byte* chunk, int64_t b) {
   constexpr int64_t kBlocks = panel_layout(kFormat).blocks;
   constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kBlocks + 63) / 64 * 64;
-  const std::byte* ahead = chunk + kChunkBytesOf<kFormat> * b / kBlocks;
+  constexpr bool kFarther = panel_layout(kFormat).bits == 8 && kParts == 1;
+  const auto ahead =
+      reinterpret_cast<uintptr_t>(chunk + kChunkBytesOf<kFormat> * b / kBlocks) + (kFarther ? 2048 : 4096);
   LATHE_UNROLL
   for (int64_t line = 0; line < kAhead; line += 64) {
-    prefetch(reinterpret_cast<uintptr_t>(ahead) + static_cast<uintptr_t>(kPanelPrefetch + line));
+    kFarther ? prefetch_farther(ahead + static_cast<uintptr_t>(line)) : prefetch(ahead + static_cast<uintptr_t>(line));
   }
 }
 
