@@ -42,9 +42,10 @@ test: packages-test
 bench: packages-test
 	@cmake --preset $(PRESET) -DLATHE_BUILD_BENCH=ON --log-level=WARNING
 	@cmake --build build -j $(JOBS) --target lathe_cli bench/all
-	@for program in build/bench/*_bench; do \
+	@for name in kernels panels products constrain; do program="build/bench/$${name}_bench"; \
 	  echo "$$program"; "$$program" --benchmark_out="$$program.json" $(BENCH_ARGS) || exit 1; \
 	done
+	@for name in stream train; do program="build/bench/$${name}_bench"; echo "$$program"; "$$program" || exit 1; done
 	@build/lathe bench -m models/storyteller
 
 install: build
