@@ -57,8 +57,8 @@ void weigh_by_magnitude(const float* values, int n, float* weights) {
 }
 
 void weigh_by_square(const float* values, int n, float* weights) {
-  const float mean = mean_square(values, n);
-  for (int i = 0; i < n; ++i) weights[i] = mean + values[i] * values[i];
+  const float half = 0.5F * mean_square(values, n);
+  for (int i = 0; i < n; ++i) weights[i] = half + values[i] * values[i];
 }
 
 float search_symmetric(const Group& group, float levels) {

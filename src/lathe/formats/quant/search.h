@@ -25,7 +25,7 @@ struct Group {
 
 // Weights for n values of a group. Errors of large values weigh more than of small ones: the outputs of trained models
 // diverge less from the exact ones, though the plain sum of squares grows. How much more was measured
-// (docs/numerics.md): mean square plus square for Q4_0, root mean square plus magnitude for all others.
+// (docs/numerics.md): half the mean square plus the square for Q4_0, root mean square plus magnitude for all others.
 void weigh_by_magnitude(const float* values, int n, float* weights);
 void weigh_by_square(const float* values, int n, float* weights);
 
