@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <span>
 
 #include "lathe/reference/reference_backend.h"
 #include "lathe/runtime/engine.h"
@@ -176,36 +177,59 @@ TEST(GoldenModels, ReferenceEquationsMatch) {
   }
 }
 
-// A smaller cache rounds what attention reads. Logit errors on the trained storyteller (measured: f16 at most 0.0044;
-// bf16 0.040, q8 0.21 and q6 0.94 but for 2, 4 and 3 of the 58 positions, at most 1.43, where rounding decides between
-// two experts that are nearly as likely, or that happened to a position they attend to).
+// Kullback-Leibler divergence of the distributions that two rows of logits mean, in nats.
+double divergence(std::span<const float> wanted, std::span<const float> found) {
+  double sums[2] = {};
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    sums[0] += std::exp(static_cast<double>(wanted[i]));
+    sums[1] += std::exp(static_cast<double>(found[i]));
+  }
+  double divergence = 0.0;
+  for (size_t i = 0; i < wanted.size(); ++i) {
+    const double log_p = wanted[i] - std::log(sums[0]);
+    divergence += std::exp(log_p) * (log_p - (found[i] - std::log(sums[1])));
+  }
+  return divergence;
+}
+
+// A smaller cache rounds what attention reads, and where two experts are nearly as likely that may decide between them:
+// some positions move much, and those that attend to them somewhat. So what counts on the trained storyteller is the
+// divergence of the next token's distribution: its mean over 58 positions (measured: f16 8.5e-8, bf16 6.0e-6,
+// q8 1.0e-4, q6 4.3e-3) and its largest (3.1e-7, 4.1e-5, 1.3e-3, 0.038).
 TEST(GoldenModels, SmallerCachesStayClose) {
   const GoldenModel model = golden_models().back();
   ASSERT_EQ(model.name, "storyteller");
   const GoldenFile expected(model.expected / "expected.safetensors");
-  for (const auto& [type, tolerance] : {std::pair{CacheFormat::kF16, 0.01},
-                                        {CacheFormat::kBF16, 0.05},
-                                        {CacheFormat::kQ8, 0.25},
-                                        {CacheFormat::kQ6, 1.0}}) {
+
+  struct Bound {
+    CacheFormat type;
+    double mean;
+    double largest;
+  };
+
+  for (const auto& [type, mean, largest] : {Bound{CacheFormat::kF16, 5e-7, 5e-6},
+                                            {CacheFormat::kBF16, 1e-4, 1e-3},
+                                            {CacheFormat::kQ8, 5e-4, 5e-3},
+                                            {CacheFormat::kQ6, 0.01, 0.1}}) {
     Result<std::unique_ptr<Engine>> engine =
         Engine::open({.model = model.folder, .threads = 2, .ctx_size = 0, .cache_type = type});
     ASSERT_TRUE(engine.has_value());
-    int flipped = 0;  // positions where rounding decided a near tie of experts
+    const auto vocabulary = static_cast<size_t>((*engine)->config().vocab_size);
+    double sum = 0.0;
+    double worst = 0.0;
+    size_t positions = 0;
     for (const std::string& prompt : model.prompts) {
       const Scored scored = score(**engine, expected.ints(prompt + ".input_ids"));
       const std::vector<float> wanted = expected.floats(prompt + ".logits");
-      const size_t positions = expected.ints(prompt + ".input_ids").size();
-      const size_t vocabulary = wanted.size() / positions;
-      for (size_t position = 0; position < positions; ++position) {
-        double worst = 0.0;
-        for (size_t i = position * vocabulary; i < (position + 1) * vocabulary; ++i) {
-          worst = std::max(worst, std::fabs(static_cast<double>(scored.logits[i]) - wanted[i]));
-        }
-        EXPECT_LE(worst, 2.0) << prompt << " " << cache_format_name(type) << ", position " << position;
-        if (worst > tolerance) ++flipped;
+      ASSERT_EQ(scored.logits.size(), wanted.size());
+      for (size_t first = 0; first < wanted.size(); first += vocabulary, ++positions) {
+        const double d = divergence({&wanted[first], vocabulary}, {&scored.logits[first], vocabulary});
+        sum += d;
+        worst = std::max(worst, d);
       }
     }
-    EXPECT_LE(flipped, type == CacheFormat::kF16 ? 0 : 5) << cache_format_name(type);
+    EXPECT_LE(sum / static_cast<double>(positions), mean) << cache_format_name(type);
+    EXPECT_LE(worst, largest) << cache_format_name(type);
   }
 }
 
