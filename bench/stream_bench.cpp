@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -199,6 +200,18 @@ int run(int argc, char** argv) {
     std::fprintf(stderr, "stream_bench: '%s' is no number of threads\n", argv[1]);
     return 2;
   }
+  std::vector<DType> formats(std::begin(kFormats), std::end(kFormats));
+  if (argc > 2) formats.clear();
+  for (int i = 2; i < argc; ++i) {
+    const auto* format = std::find_if(std::begin(kFormats), std::end(kFormats), [&](DType known) {
+      return dtype_name(known) == std::string_view(argv[i]);
+    });
+    if (format == std::end(kFormats)) {
+      std::fprintf(stderr, "stream_bench: no format '%s'; there are BF16, Q8_0, Q6_K, Q4_K and Q4_0\n", argv[i]);
+      return 2;
+    }
+    formats.push_back(*format);
+  }
   const Result<std::unique_ptr<ThreadPool>> pool = ThreadPool::create(static_cast<int>(threads));
   const AnonymousMemory buffer(kBufferBytes, AnonymousMemory::Commit::kOnUse);
   if (!pool || buffer.data() == nullptr) {
@@ -207,10 +220,7 @@ int run(int argc, char** argv) {
   }
   fill(buffer.data());
   StreamBench bench(**pool, buffer.data());
-  for (const DType format : kFormats) {
-    const auto named = [&](const char* name) { return dtype_name(format) == std::string_view(name); };
-    if (argc <= 2 || std::any_of(argv + 2, argv + argc, named)) bench.run(format);
-  }
+  for (const DType format : formats) bench.run(format);
   return 0;
 }
 
