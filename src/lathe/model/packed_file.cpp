@@ -13,8 +13,8 @@ namespace lathe {
 
 namespace {
 
-// A change of the layout of panels or of the plan needs another version.
-constexpr std::string_view kMagic = "lathe packed weights, layout 1\n";
+// A change of the layout of panels, of the plan or of what quantise_row() makes of a row needs another version.
+constexpr std::string_view kMagic = "lathe packed weights, layout 2\n";
 constexpr std::string_view kMagicOfAll = "lathe packed weights, layout ";  // of every version
 constexpr uint64_t kSpareDisk = uint64_t{1} << 30;                         // left free for others
 

@@ -10,6 +10,7 @@
 
 #include "lathe/base/rng.h"
 #include "lathe/base/scalar.h"
+#include "lathe/base/sha256.h"
 #include "lathe/formats/quant/search.h"
 #include "lathe/tensor/blocks.h"
 
@@ -114,6 +115,19 @@ TEST(Quantise, WeightsAreThoseOfTheTwoRules) {
   for (size_t i = 0; i < x.size(); ++i) EXPECT_FLOAT_EQ(w[i], std::sqrt(2.0F) + std::fabs(x[i])) << i;
   quant::weigh_by_square(x.data(), static_cast<int>(x.size()), w.data());
   for (size_t i = 0; i < x.size(); ++i) EXPECT_FLOAT_EQ(w[i], 1.0F + x[i] * x[i]) << i;
+}
+
+// The bytes of all formats of one row. When they change, so must the version of packed files (model/packed_file.cpp): a
+// file packed before would give other results than a new one.
+TEST(Quantise, BytesAreThoseOfThePackedVersion) {
+  std::vector<float> x(512);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(static_cast<int>(i * i * 37 % 1009) - 504) / 512.0F;
+  Hasher hash(Hasher::Kind::kSha256);
+  for (const DType format : kFormats) {
+    const std::vector<std::byte> bytes = encode(format, x);
+    hash.update({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+  EXPECT_EQ(hash.hex_digest().substr(0, 16), "14c74b9074bbff66");
 }
 
 // Both searches come close to the least weighted error that any scale on a fine grid has, which weights change.
