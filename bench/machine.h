@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/kernels/peak.h"
@@ -16,9 +15,6 @@ double peak_rate(PeakKind kind, const KernelTable& table);
 // Bytes per second that one thread reads from a buffer of this size over and over: the level of the memory hierarchy
 // that a product of the same size works from.
 double read_bandwidth(size_t bytes);
-
-// Reads every byte once, in order. Returns a sum of them that has no meaning but keeps the reads.
-uint64_t read_once(const std::byte* data, size_t bytes);
 
 // What main() of a program of benchmarks does: Google Benchmark's options, then those that are registered.
 int run(int argc, char** argv, void (*register_all)());

@@ -17,6 +17,7 @@
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
 #include "lathe/kernels/kernel_table.h"
+#include "lathe/kernels/peak.h"
 
 namespace lathe::cli {
 namespace {
@@ -36,28 +37,6 @@ double best_time(double seconds, const Work& work) {
     start = now;
   } while (start < end);
   return std::max(best, 1e-9);
-}
-
-// Four streams a quarter apart, each asked for ahead of its use: more than one stream keeps more of the memory busy.
-// The sums are chains of their own, so that loads and not the latency of additions limit it.
-uint64_t sum_words(const uint64_t* words, uint64_t count) {
-  constexpr uint64_t kStreams = 4;
-  constexpr uint64_t kLine = 8;     // words of a cache line
-  constexpr uint64_t kAhead = 128;  // words: 1 KiB
-  const uint64_t each = count / kStreams / kLine * kLine;
-  uint64_t sums[kStreams][kLine] = {};
-  for (uint64_t i = 0; i < each; i += kLine) {
-    for (uint64_t s = 0; s < kStreams; ++s) {
-      const uint64_t* line = words + s * each + i;
-      __builtin_prefetch(line + kAhead);
-      for (uint64_t c = 0; c < kLine; ++c) sums[s][c] += line[c];
-    }
-  }
-  uint64_t total = 0;
-  for (const auto& stream : sums) {
-    for (const uint64_t sum : stream) total += sum;
-  }
-  return total;
 }
 
 // Bytes of this process in huge pages, where the system says so.
@@ -105,18 +84,20 @@ struct Product {
 Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, double seconds) {
   const uint64_t blocks = std::max<uint64_t>(buffer_bytes / kMiB, 1);
   const AnonymousMemory memory(blocks * kMiB, AnonymousMemory::Commit::kNow);
-  auto* const words = reinterpret_cast<uint64_t*>(memory.data());
-  if (words == nullptr) {
+  std::byte* const data = memory.data();
+  if (data == nullptr) {
     return Error{Errc::kResourceExhausted,
                  str("memory: expected ", human_bytes(blocks * kMiB), " for a measurement, found less")};
   }
-  constexpr uint64_t kBlockWords = kMiB / sizeof(uint64_t);
   const std::optional<uint64_t> huge_before = huge_page_bytes();
   const auto count = static_cast<int64_t>(blocks);
   pool.run(count, 1, [&](int64_t begin, int64_t end, int) {  // pages appear near the thread that touches them
-    for (int64_t b = begin; b < end; ++b) std::memset(words + b * kBlockWords, 1, kMiB);
+    for (int64_t b = begin; b < end; ++b) std::memset(data + b * kMiB, 1, kMiB);
   });
-  std::atomic<uint64_t> sink{0};  // keeps the sums from being optimised away
+  std::atomic<uint64_t> sink{0};  // keeps the reads from being optimised away
+  const auto read = [&](uint64_t first, uint64_t last) {
+    sink += read_once({data + first * kMiB, (last - first) * kMiB}, kernels().isa);
+  };
   Bandwidth out;
   out.buffer_bytes = blocks * kMiB;
   const std::optional<uint64_t> huge_after = huge_page_bytes();
@@ -125,12 +106,9 @@ Result<Bandwidth> measure_bandwidth(ThreadPool& pool, uint64_t buffer_bytes, dou
   const double bytes = static_cast<double>(out.buffer_bytes);
   // One thread reads a part only: a pass over all of it could take longer than there is time.
   const uint64_t part = std::max<uint64_t>(blocks / 2, 1);
-  out.one_thread =
-      static_cast<double>(part * kMiB) / best_time(seconds, [&] { sink += sum_words(words, part * kBlockWords); });
+  out.one_thread = static_cast<double>(part * kMiB) / best_time(seconds, [&] { read(0, part); });
   out.all_threads = bytes / best_time(seconds, [&] {
-                      pool.run(count, 1, [&](int64_t begin, int64_t end, int) {
-                        sink += sum_words(words + begin * kBlockWords, (end - begin) * kBlockWords);
-                      });
+                      pool.run(count, 1, [&](int64_t begin, int64_t end, int) { read(begin, end); });
                     });
   if (pool.threads() == 1) out.all_threads = out.one_thread = std::max(out.one_thread, out.all_threads);
   return out;

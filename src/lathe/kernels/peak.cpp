@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -28,6 +29,21 @@ int64_t plain_loop(int64_t rounds) {
   return rounds * kLanes * 2;
 }
 
+constexpr size_t kReadBytes = 128;  // at a time
+
+uint64_t read_words(std::span<const std::byte> bytes) {
+  constexpr size_t kWords = kReadBytes / 8;
+  uint64_t sums[kWords] = {};
+  for (size_t i = 0; i + kReadBytes <= bytes.size(); i += kReadBytes) {
+    uint64_t words[kWords];
+    std::memcpy(words, bytes.data() + i, kReadBytes);
+    for (size_t j = 0; j < kWords; ++j) sums[j] ^= words[j];
+  }
+  uint64_t all = 0;
+  for (const uint64_t sum : sums) all ^= sum;
+  return all;
+}
+
 #if defined(__x86_64__)
 
 // The factors pass through an empty asm before each product, so that neither products are taken out of the loop nor
@@ -45,6 +61,21 @@ __attribute__((target("avx2,fma"))) int64_t fp32_loop_256(int64_t rounds) {
   }
   for (const __m256& sum : sums) asm volatile("" : : "x"(sum));
   return rounds * kChains * 8 * 2;
+}
+
+__attribute__((target("avx2"))) uint64_t read_256(std::span<const std::byte> bytes) {
+  __m256i sums[kReadBytes / 32] = {};
+  for (size_t i = 0; i + kReadBytes <= bytes.size(); i += kReadBytes) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < kReadBytes / 32; ++j) {
+      const auto* from = reinterpret_cast<const __m256i*>(bytes.data() + i + 32 * j);
+      sums[j] = _mm256_xor_si256(sums[j], _mm256_loadu_si256(from));
+    }
+  }
+  const __m256i all = _mm256_xor_si256(_mm256_xor_si256(sums[0], sums[1]), _mm256_xor_si256(sums[2], sums[3]));
+  uint64_t words[4];
+  std::memcpy(words, &all, sizeof(words));
+  return words[0] ^ words[1] ^ words[2] ^ words[3];
 }
 
 __attribute__((target("avx2"))) int64_t int8_loop_256(int64_t rounds) {
@@ -215,6 +246,15 @@ int64_t run_peak_loop(PeakKind kind, std::string_view isa, int64_t rounds) {
   static_cast<void>(isa);
 #endif
   return plain_loop(rounds);
+}
+
+uint64_t read_once(std::span<const std::byte> bytes, std::string_view isa) {
+#if defined(__x86_64__)
+  if (isa != "reference") return read_256(bytes);
+#else
+  static_cast<void>(isa);
+#endif
+  return read_words(bytes);
 }
 
 }  // namespace lathe

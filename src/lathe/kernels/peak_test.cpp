@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <vector>
 
 #include "lathe/kernels/kernel_table.h"
 
@@ -68,6 +69,20 @@ TEST(Peak, WorkGrowsWithRoundsAndWithRegisters) {
     // Four bytes in a float's place; or four products of tiles.
     const int64_t expected = table->isa == "amx" ? int64_t{4} * 16 * 16 * 64 * 2 : 4 * one;
     EXPECT_EQ(run_peak_loop(PeakKind::kInt8, table->isa, 1), expected) << table->isa;
+  }
+}
+
+// Every whole 128 bytes count, what is behind them does not.
+TEST(Peak, ReadingSeesEveryWord) {
+  constexpr size_t kWords = 3 * 16;
+  std::vector<uint64_t> words(kWords + 15);
+  uint64_t all = 0;
+  for (size_t i = 0; i < words.size(); ++i) {
+    words[i] = 0x9E3779B97F4A7C15u * (i + 1);
+    if (i < kWords) all ^= words[i];
+  }
+  for (const KernelTable* table : all_kernels()) {
+    EXPECT_EQ(read_once(std::as_bytes(std::span(words)), table->isa), all) << table->isa;
   }
 }
 
