@@ -279,7 +279,7 @@ template <DType kFormat>
 constexpr int64_t kChunkBytesOf =
     panel_layout(kFormat).scale_bytes + panel_layout(kFormat).blocks * panel_layout(kFormat).block_bytes;
 
-// Asks for what lies some lines past block b of a chunk, as far as memory's latency. Lines are asked for block by
+// Asks for what lies as far past block b of a chunk as memory's latency. Lines are asked for block by
 // block, in step with their use: a processor has room for some twenty requests at a time. Where nothing is unpacked and
 // a load takes a whole line, requests into the first level are in the way of the loads (docs/performance.md, "Asking
 // for weights").
@@ -288,11 +288,15 @@ LATHE_INLINE void prefetch_panel(const std::byte* chunk, int64_t b) {
   constexpr int64_t kBlocks = panel_layout(kFormat).blocks;
   constexpr int64_t kAhead = (kChunkBytesOf<kFormat> / kBlocks + 63) / 64 * 64;
   constexpr bool kFarther = panel_layout(kFormat).bits == 8 && kParts == 1;
-  const auto ahead =
-      reinterpret_cast<uintptr_t>(chunk + kChunkBytesOf<kFormat> * b / kBlocks) + (kFarther ? 2048 : 4096);
+  constexpr int64_t kLatency = kFarther ? 2048 : 4096;  // of memory, in bytes that are read meanwhile
+  const auto ahead = reinterpret_cast<uintptr_t>(chunk + kChunkBytesOf<kFormat> * b / kBlocks);
   LATHE_UNROLL
-  for (int64_t line = 0; line < kAhead; line += 64) {
-    kFarther ? prefetch_farther(ahead + static_cast<uintptr_t>(line)) : prefetch(ahead + static_cast<uintptr_t>(line));
+  for (int64_t line = kLatency; line < kLatency + kAhead; line += 64) {
+    if constexpr (kFarther) {
+      prefetch_farther(ahead + static_cast<uintptr_t>(line));
+    } else {
+      prefetch(ahead + static_cast<uintptr_t>(line));
+    }
   }
 }
 
