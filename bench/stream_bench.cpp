@@ -46,7 +46,7 @@ constexpr DType kFormats[] = {DType::kBF16, DType::kQ8_0, DType::kQ6_K, DType::k
 
 double quantile(std::vector<double> values, double share) {
   std::sort(values.begin(), values.end());
-  return values[static_cast<size_t>(share * static_cast<double>(values.size() - 1) + 0.5)];
+  return values[static_cast<size_t>(std::lround(share * static_cast<double>(values.size() - 1)))];
 }
 
 // Bytes that make sense in every format: as bf16, and as the fp16 scales of blocks, they are between 1e-19 and 2.
