@@ -5,6 +5,7 @@
 #include "lathe/base/str.h"
 #include "lathe/convert/plan.h"
 #include "lathe/convert/tensor_finder.h"
+#include "lathe/formats/layer_name.h"
 
 namespace lathe::convert {
 
@@ -31,7 +32,7 @@ class GgufPlanner {
     LATHE_TRY(matrix("token_embd.weight", "model.embed_tokens.weight", c_.vocab_size, c_.hidden_size));
     for (int64_t i = 0; i < c_.num_hidden_layers; ++i) {
       to_ = str("blk.", i, ".");
-      from_ = str("model.layers.", i, ".");
+      from_ = layer_prefix(i);
       LATHE_TRY(vector("attn_norm.weight", "input_layernorm.weight", c_.hidden_size));
       LATHE_TRY(c_.attention == AttentionKind::kMla ? latent_attention(i) : plain_attention());
       LATHE_TRY(vector("ffn_norm.weight", "post_attention_layernorm.weight", c_.hidden_size));

@@ -4,16 +4,13 @@
 
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
+#include "lathe/formats/layer_name.h"
 #include "lathe/formats/quant/quantise.h"
 #include "lathe/tensor/matrix.h"
 
 namespace lathe::convert {
 
 namespace {
-
-std::string layer_prefix(int64_t layer) {
-  return str("model.layers.", layer, ".");
-}
 
 std::string shape_text(int64_t rows, int64_t cols) {
   return rows == 0 ? str("[", cols, "]") : str("[", rows, ", ", cols, "]");
@@ -106,11 +103,9 @@ Result<RowsPtr> TensorFinder::find(const std::string& name, int64_t rows, int64_
     const size_t begin = at + std::string_view(".mlp.experts.").size();
     const size_t dot = name.find('.', begin);
     int64_t expert = -1;
-    int64_t layer = -1;
-    constexpr std::string_view kLayers = "model.layers.";
-    if (dot != std::string::npos && name.starts_with(kLayers) && name.ends_with(".weight") &&
-        parse_int(name.substr(begin, dot - begin), expert) &&
-        parse_int(name.substr(kLayers.size(), at - kLayers.size()), layer)) {
+    const int64_t layer = split_layer_name(name).layer;
+    if (dot != std::string::npos && layer >= 0 && name.ends_with(".weight") &&
+        parse_int(name.substr(begin, dot - begin), expert)) {
       const std::string projection = name.substr(dot + 1, name.size() - dot - 1 - std::string_view(".weight").size());
       const std::string stack = str(layer_prefix(layer), "mlp.experts.", projection == "down_proj" ? "" : "gate_up_");
       if (has(stack + (projection == "down_proj" ? "down_proj" : "proj")) && expert < config_.n_routed_experts) {

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "lathe/base/str.h"
+#include "lathe/formats/layer_name.h"
 
 namespace lathe {
 namespace {
@@ -98,7 +99,7 @@ class Renamer {
     int64_t layer = -1;
     const std::string_view rest = below_layer(tensor.name, layer);
     if (layer < 0) return unknown(tensor);
-    const std::string prefix = str("model.layers.", layer, ".");
+    const std::string prefix = layer_prefix(layer);
     if (const auto to = projection(rest)) return push(tensor, prefix + *to);
     if (const auto to = renamed(kLayerTensors, rest)) return push(tensor, str(prefix, *to));
     if (const auto to = renamed(kSplitLatent, rest)) return push_flat(tensor, str(prefix, *to));

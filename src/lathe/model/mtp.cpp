@@ -1,11 +1,11 @@
 #include "lathe/model/mtp.h"
 
-#include "lathe/base/str.h"
+#include "lathe/formats/layer_name.h"
 
 namespace lathe {
 
 bool has_mtp_layer(const ModelConfig& config, const Checkpoint& checkpoint) {
-  const std::string projection = str("model.layers.", config.num_hidden_layers, ".eh_proj.weight");
+  const std::string projection = layer_prefix(config.num_hidden_layers) + "eh_proj.weight";
   return config.num_nextn_predict_layers > 0 && checkpoint.find(projection) != nullptr;
 }
 

@@ -1,6 +1,7 @@
 #include "lathe/model/shapes.h"
 
 #include "lathe/base/str.h"
+#include "lathe/formats/layer_name.h"
 #include "lathe/model/mtp.h"
 
 namespace lathe {
@@ -86,7 +87,7 @@ void add_moe(const ModelConfig& c, TensorList& list) {
 }
 
 void add_layer(const ModelConfig& config, int64_t layer, TensorList& list) {
-  list.set_prefix(str("model.layers.", layer, "."));
+  list.set_prefix(layer_prefix(layer));
   list.vector("input_layernorm.weight", config.hidden_size);
   if (config.attention == AttentionKind::kMla) {
     add_mla(config, list);

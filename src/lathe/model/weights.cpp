@@ -7,6 +7,7 @@
 #include <unordered_set>
 
 #include "lathe/base/scalar.h"
+#include "lathe/formats/layer_name.h"
 #include "lathe/model/config_rope.h"
 
 namespace lathe {
@@ -322,7 +323,7 @@ Status bind_moe(WeightBinder& binder, const ModelConfig& c, const std::string& p
 }
 
 Status bind_layer(WeightBinder& binder, const ModelConfig& c, int64_t i, LayerWeights& layer) {
-  const std::string prefix = str("model.layers.", i, ".");
+  const std::string prefix = layer_prefix(i);
   LATHE_TRY(layer.input_layernorm, binder.vector(prefix + "input_layernorm.weight", c.hidden_size));
   LATHE_TRY(layer.post_attention_layernorm, binder.vector(prefix + "post_attention_layernorm.weight", c.hidden_size));
   if (c.attention == AttentionKind::kMla) {
@@ -336,21 +337,12 @@ Status bind_layer(WeightBinder& binder, const ModelConfig& c, int64_t i, LayerWe
 }
 
 Status bind_mtp(WeightBinder& binder, const ModelConfig& c, MtpWeights& mtp) {
-  const std::string prefix = str("model.layers.", c.num_hidden_layers, ".");
+  const std::string prefix = layer_prefix(c.num_hidden_layers);
   LATHE_TRY(mtp.enorm, binder.vector(prefix + "enorm.weight", c.hidden_size));
   LATHE_TRY(mtp.hnorm, binder.vector(prefix + "hnorm.weight", c.hidden_size));
   LATHE_TRY(mtp.eh_proj, binder.matrix(prefix + "eh_proj.weight", c.hidden_size, 2 * c.hidden_size));
   LATHE_TRY(mtp.norm, binder.vector(prefix + "shared_head.norm.weight", c.hidden_size));
   return {};
-}
-
-// Layer number of `model.layers.N.rest`, or -1.
-int64_t layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  if (!name.starts_with(kPrefix)) return -1;
-  name.remove_prefix(kPrefix.size());
-  int64_t layer = 0;
-  return parse_int(name.substr(0, name.find('.')), layer) ? layer : -1;
 }
 
 }  // namespace
@@ -382,7 +374,7 @@ Result<std::unique_ptr<const ModelWeights>> ModelWeights::bind(const ModelConfig
   }
   for (const StoredTensor* tensor : checkpoint->tensors()) {
     if (binder.was_used(tensor->name) || tensor->name.ends_with(".inv_freq")) continue;
-    const int64_t layer = layer_of(tensor->name);
+    const int64_t layer = split_layer_name(tensor->name).layer;
     if (layer >= c.num_hidden_layers &&
         layer < c.num_hidden_layers + std::max<int64_t>(c.num_nextn_predict_layers, 1)) {
       ++weights->mtp_tensors_;

@@ -2,6 +2,7 @@
 
 #include "lathe/base/check.h"
 #include "lathe/base/str.h"
+#include "lathe/formats/layer_name.h"
 
 namespace lathe {
 namespace {
@@ -77,10 +78,10 @@ TrainedWeights bind_trained_weights(const ModelConfig& config, ParameterSet& par
   weights.embed_tokens = binder.get("model.embed_tokens.weight");
   weights.norm = binder.get("model.norm.weight");
   weights.lm_head = config.tie_word_embeddings ? weights.embed_tokens : binder.get("lm_head.weight");
-  const std::string mtp = str("model.layers.", config.num_hidden_layers, ".");
+  const std::string mtp = layer_prefix(config.num_hidden_layers);
   const bool with_mtp = parameters.find(str(mtp, "eh_proj.weight")) >= 0;
   for (int64_t layer = 0; layer < config.num_hidden_layers + (with_mtp ? 1 : 0); ++layer) {
-    binder.set_prefix(str("model.layers.", layer, "."));
+    binder.set_prefix(layer_prefix(layer));
     TrainedLayer& out = weights.layers.emplace_back();
     out.input_layernorm = binder.get("input_layernorm.weight");
     out.post_attention_layernorm = binder.get("post_attention_layernorm.weight");

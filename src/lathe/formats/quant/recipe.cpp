@@ -5,6 +5,7 @@
 
 #include "lathe/base/ascii.h"
 #include "lathe/base/check.h"
+#include "lathe/formats/layer_name.h"
 
 namespace lathe {
 
@@ -69,19 +70,6 @@ Role role_of(const RecipeTensor& t) {
   return Role::kMatrix;
 }
 
-// The layer of "model.layers.12.mlp...", or -1.
-int64_t layer_of(std::string_view name) {
-  constexpr std::string_view kPrefix = "model.layers.";
-  if (!name.starts_with(kPrefix)) return -1;
-  name.remove_prefix(kPrefix.size());
-  int64_t layer = -1;
-  for (const char c : name.substr(0, 9)) {
-    if (!is_ascii_digit(c)) break;
-    layer = std::max<int64_t>(layer, 0) * 10 + (c - '0');
-  }
-  return layer;
-}
-
 // The first and last eighth of the layers, and every third between.
 bool gets_more_bits(int64_t layer, int64_t layers) {
   if (layer < 0) return false;
@@ -94,7 +82,7 @@ constexpr int64_t kExpertsOfLargeExperts = 8;
 
 DType wanted(QuantType type, DType base, Role role, const RecipeTensor& t) {
   const bool mixed = type == QuantType::kQ4_K_M || type == QuantType::kQ5_K_M;
-  const bool more = mixed && gets_more_bits(layer_of(t.name), t.layers);
+  const bool more = mixed && gets_more_bits(split_layer_name(t.name).layer, t.layers);
   const bool few_experts = t.experts == kExpertsOfLargeExperts;
   switch (role) {
     case Role::kHead:

@@ -1,0 +1,21 @@
+// Names of tensors that belong to a layer, as HuggingFace checkpoints spell them.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace lathe {
+
+// `model.layers.N.REST`.
+struct LayerName {
+  int64_t layer = -1;     // -1: the name is of another kind
+  std::string_view rest;  // borrows from the name
+};
+
+LayerName split_layer_name(std::string_view name);
+
+// "model.layers.N."
+std::string layer_prefix(int64_t layer);
+
+}  // namespace lathe
