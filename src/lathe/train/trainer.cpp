@@ -1,7 +1,6 @@
 #include "lathe/train/trainer.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <optional>
 #include <utility>
@@ -19,10 +18,12 @@
 #include "lathe/train/model_setup.h"
 #include "lathe/train/report.h"
 #include "lathe/train/report_runs.h"
+#include "lathe/train/resume_check.h"
 #include "lathe/train/run_folder.h"
 #include "lathe/train/run_log.h"
 #include "lathe/train/schedule.h"
 #include "lathe/train/spike_guard.h"
+#include "lathe/train/step_losses.h"
 #include "lathe/train/train_checkpoint.h"
 #include "lathe/train/train_model.h"
 
@@ -32,114 +33,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kRecentLosses = 20;
-
-// How the learning rate goes on may be decided on the way: when a constant stage ends, say.
-bool is_plan_key(std::string_view section, std::string_view key) {
-  if (section == "train") return key == "max_steps";
-  return section == "schedule" && key != "learning_rate" && key != "warmup_steps";
-}
-
-// Keys that change nothing that was computed, so that a run may go on with others.
-bool is_free_key(std::string_view section, std::string_view key) {
-  if (section.empty()) return key == "title" || key == "output" || key == "threads";
-  if (section == "data" || section == "checkpoint" || section == "eval") return true;  // data: compared by content
-  if (section == "train") return key == "log_every" || key == "recompute";
-  return section == "tokenizer" || (section == "model" && (key == "from" || key == "config"));
-}
-
-Status check_same_recipe(const Json& before, const Json& after) {
-  for (const auto& [section, value] : after.as_object()) {
-    const Json* old = before.find(section);
-    if (!value.is_object()) {
-      if (is_free_key("", section) || (old != nullptr && *old == value)) continue;
-      return Error{Errc::kInvalidArgument,
-                   str("--resume: ",
-                       section,
-                       ": expected ",
-                       old == nullptr ? "none" : old->dump(),
-                       " as in the checkpoint, found ",
-                       value.dump())};
-    }
-    for (const auto& [key, member] : value.as_object()) {
-      const Json* old_member = old == nullptr ? nullptr : old->find(key);
-      if (is_free_key(section, key) || (old_member != nullptr && *old_member == member)) continue;
-      if (is_plan_key(section, key)) {
-        log_warning(section,
-                    '.',
-                    key,
-                    " was ",
-                    old_member == nullptr ? "none" : old_member->dump(),
-                    " before, now it is ",
-                    member.dump(),
-                    ": the learning rate follows another plan");
-        continue;
-      }
-      return Error{Errc::kInvalidArgument,
-                   str("--resume: ",
-                       section,
-                       '.',
-                       key,
-                       ": expected ",
-                       old_member == nullptr ? "none" : old_member->dump(),
-                       " as in the checkpoint, found ",
-                       member.dump())};
-    }
-  }
-  return {};
-}
-
-double max_load_ratio(const std::vector<std::vector<int64_t>>& loads) {
-  double worst = 0.0;
-  for (const std::vector<int64_t>& layer : loads) {
-    int64_t sum = 0;
-    int64_t most = 0;
-    for (const int64_t load : layer) {
-      sum += load;
-      most = std::max(most, load);
-    }
-    if (sum > 0) {
-      worst = std::max(worst, static_cast<double>(most) * static_cast<double>(layer.size()) / static_cast<double>(sum));
-    }
-  }
-  return worst;
-}
-
-// Losses of a step out of those of its passes; each counts by its share of the targets.
-class StepLosses {
- public:
-  void add(const TrainLosses& losses, double share) {
-    sum_.lm += losses.lm;
-    sum_.targets += losses.targets;
-    sum_.expert_balance += share * losses.expert_balance;
-    sum_.device_balance += share * losses.device_balance;
-    sum_.communication_balance += share * losses.communication_balance;
-    sum_.sequence_balance += share * losses.sequence_balance;
-    sum_.mtp += share * losses.mtp;
-    sum_.dropped_assignments += losses.dropped_assignments;
-    if (sum_.expert_load.empty()) sum_.expert_load.resize(losses.expert_load.size());
-    for (size_t layer = 0; layer < losses.expert_load.size(); ++layer) {
-      sum_.expert_load[layer].resize(losses.expert_load[layer].size());
-      for (size_t expert = 0; expert < losses.expert_load[layer].size(); ++expert) {
-        sum_.expert_load[layer][expert] += losses.expert_load[layer][expert];
-      }
-    }
-  }
-
-  const TrainLosses& sum() const { return sum_; }
-
-  double mean() const { return sum_.targets == 0 ? 0.0 : sum_.lm / static_cast<double>(sum_.targets); }
-
-  int64_t assignments() const {
-    int64_t out = 0;
-    for (const auto& layer : sum_.expert_load) {
-      for (const int64_t load : layer) out += load;
-    }
-    return out;
-  }
-
- private:
-  TrainLosses sum_;
-};
 
 class Run {
  public:
@@ -387,17 +280,14 @@ class Run {
     model_->update_router_biases();
     state_.step += 1;
     state_.tokens += rows * recipe_.train.sequence_length;
-    const int64_t assignments = losses.assignments();
     report = {.step = state_.step,
               .max_steps = recipe_.train.max_steps,
               .tokens = state_.tokens,
               .loss = losses.mean(),
               .learning_rate = rate,
               .gradient_norm = norm,
-              .load_ratio = max_load_ratio(losses.sum().expert_load),
-              .dropped_share = assignments == 0 ? 0.0
-                                                : static_cast<double>(losses.sum().dropped_assignments) /
-                                                      static_cast<double>(assignments),
+              .load_ratio = losses.load_ratio(),
+              .dropped_share = losses.dropped_share(),
               .bad = bad};
     return log_step(report, losses, rows);
   }
