@@ -331,6 +331,23 @@ set = { "model.from" = "@mla", "model.max_position_embeddings" = 64, "train.sequ
         error = self.run_train("v2", "--set", "train.mtp_weight=0.3", code=2)
         self.assertIn("train.mtp_weight: expected a deepseek_v3 model with num_nextn_predict_layers 1, found", error)
 
+    def test_deeper_models_begin_where_the_shallower_one_is(self):
+        base = pathlib.Path(self.run_train("base", "--set", "train.max_steps=8")["checkpoint"])
+        (base / "generation_config.json").write_text('{"do_sample": true, "temperature": 0.5}')
+        more = ["--set", f"model.from={base}", "--set", "train.max_steps=3"]
+        self.run_train("same", *more)
+        checkpoint = pathlib.Path(self.run_train("deeper", *more, "--set", "model.expand_after=[0, 1]")["checkpoint"])
+        self.assertEqual(json.loads((checkpoint / "config.json").read_text())["num_hidden_layers"], 4)
+        self.assertEqual(json.loads((checkpoint / "generation_config.json").read_text())["temperature"], 0.5)
+        same, deeper = self.metrics("same"), self.metrics("deeper")
+        self.assertEqual(deeper[0]["loss"], same[0]["loss"])
+        self.assertNotEqual(deeper[2]["loss"], same[2]["loss"])  # the new layers have begun to learn
+        self.run_train("deeper", *more[:2], "--set", "train.max_steps=5", "--set", "model.expand_after=[0, 1]", "--resume")
+        self.assertIn("model.expand_after: expected ascending layers from 0 to 1, found 2",
+                      self.run_train("wrong", *more, "--set", "model.expand_after=[2]", code=2))  # fmt: skip
+        self.assertIn("model.expand_after: expected it together with model.from, found it alone",
+                      self.run_train("wrong", "--set", "model.expand_after=[0]", code=1))  # fmt: skip
+
     def draft_with_the_layer(self, checkpoint):
         """The trained layer's guesses change no token, and some are right."""
 

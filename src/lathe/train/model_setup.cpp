@@ -109,6 +109,21 @@ void set_defaults(Json& config, const Recipe& recipe) {
   set_default(config, "topk_method", whole_or(config, "n_group", 1) > 1 ? "group_limited_greedy" : "greedy");
 }
 
+// Counts the new layers of model.expand_after in. A new layer is of the kind of the one it follows.
+Result<BlockExpansion> expand(Json& config, const std::vector<int64_t>& after) {
+  if (after.empty()) return BlockExpansion();
+  const int64_t layers = whole_or(config, "num_hidden_layers", 0);
+  if (whole_or(config, "moe_layer_freq", 1) != 1) {
+    return Error{Errc::kUnsupported, "model.expand_after: expected a model with moe_layer_freq 1, found another"};
+  }
+  Result<BlockExpansion> expansion = BlockExpansion::create(after, layers);
+  if (!expansion) return expansion.error().at("model.expand_after");
+  config.set("num_hidden_layers", layers + expansion->added_to(layers));
+  const int64_t dense = whole_or(config, "first_k_dense_replace", 0);
+  if (dense > 0) config.set("first_k_dense_replace", dense + expansion->added_to(dense));
+  return expansion;
+}
+
 }  // namespace
 
 Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer) {
@@ -121,6 +136,7 @@ Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer
     if (!config.is_object()) return Error{Errc::kInvalidData, str(base, ": expected an object")};
   }
   for (const auto& [key, value] : recipe.model.fields.as_object()) config.set(key, value);
+  LATHE_TRY(BlockExpansion expansion, expand(config, recipe.model.expand_after));
   set_defaults(config, recipe);
   const int64_t vocab = tokenizer != nullptr ? tokenizer->vocabulary_size() : recipe.tokenizer.vocab_size;
   // The embedding of a model that goes on may have rows beyond its tokenizer.
@@ -147,7 +163,7 @@ Result<ModelSetup> set_up_model(const Recipe& recipe, const Tokenizer* tokenizer
                      ", found ",
                      recipe.train.sequence_length)};
   }
-  return ModelSetup{.json = std::move(config), .config = std::move(parsed->config)};
+  return ModelSetup{.json = std::move(config), .config = std::move(parsed->config), .expansion = std::move(expansion)};
 }
 
 int64_t micro_batch_rows(const TrainRecipe& recipe) {

@@ -8,6 +8,7 @@
 #include "lathe/base/result.h"
 #include "lathe/model/config.h"
 #include "lathe/tokenizer/tokenizer.h"
+#include "lathe/train/block_expansion.h"
 #include "lathe/train/recipe.h"
 #include "lathe/train/train_model.h"
 
@@ -16,6 +17,7 @@ namespace lathe::train {
 struct ModelSetup {
   Json json;  // config.json of its checkpoints
   ModelConfig config;
+  BlockExpansion expansion;  // from the layers of model.from to those of config
 };
 
 // [model] over the config.json it names, with what follows from the tokenizer. Without a tokenizer the vocabulary is

@@ -72,6 +72,7 @@ std::string name_in(const NamedValue<Enum> (&choices)[N], Enum value) {
 Status read_model(const Json* json, ModelRecipe& out) {
   Section section(json, "model");
   section.text("from", out.from);
+  section.wholes("expand_after", {0, kMaxRows}, out.expand_after);
   section.text("config", out.config);
   section.real("initializer_std", {0.0, 1.0, true}, out.initializer_std);
   for (const std::string_view key : kModelKeys) {
@@ -80,6 +81,9 @@ Status read_model(const Json* json, ModelRecipe& out) {
     if (value != nullptr) out.fields.set(key, *value);
   }
   if (!out.from.empty() && !out.config.empty()) section.fail("config", "expected it or model.from, found both");
+  if (out.from.empty() && !out.expand_after.empty()) {
+    section.fail("expand_after", "expected it together with model.from, found it alone");
+  }
   return section.finish();
 }
 
@@ -250,6 +254,7 @@ Status read_variants(const Json* json, std::vector<Variant>& out) {
 Json model_json(const ModelRecipe& model) {
   Json out = Json::object();
   out.set("from", model.from);
+  if (!model.expand_after.empty()) out.set("expand_after", Json::list(model.expand_after));
   out.set("config", model.config);
   out.set("initializer_std", model.initializer_std);
   for (const auto& [key, value] : model.fields.as_object()) out.set(key, value);

@@ -16,9 +16,10 @@ namespace lathe::train {
 // [model]: fields of config.json under their own names, over those of a file or of the model that training starts from.
 struct ModelRecipe {
   std::string from = {};  // folder of a model whose weights, configuration and tokenizer are the start; "": new weights
-  std::string config = {};         // a config.json whose fields are the start; "": none
-  double initializer_std = 0.006;  // of N(0, s^2) for every matrix [P 3.1.2]
-  Json fields = Json::object();    // everything else in the section
+  std::vector<int64_t> expand_after = {};  // layers of `from` that a new one follows (block_expansion.h)
+  std::string config = {};                 // a config.json whose fields are the start; "": none
+  double initializer_std = 0.006;          // of N(0, s^2) for every matrix [P 3.1.2]
+  Json fields = Json::object();            // everything else in the section
 };
 
 // [tokenizer]

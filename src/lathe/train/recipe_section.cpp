@@ -77,7 +77,8 @@ void Section::texts(std::string_view key, std::vector<std::string>& values) {
   }
 }
 
-void Section::reals(std::string_view key, RealRange range, std::vector<double>& values) {
+template <class T, class Read>
+void Section::numbers(std::string_view key, const Read& read, std::vector<T>& values) {
   const Json* json = raw(key);
   if (json == nullptr || !error_) return;
   values.clear();
@@ -85,11 +86,23 @@ void Section::reals(std::string_view key, RealRange range, std::vector<double>& 
   for (const Json& element : json->as_array()) {
     const Json member = Json(Json::Object{{std::string(key), element}});
     FieldReader one(member, name_.empty() ? std::string() : str(name_, "."));
-    double value = 0.0;
-    Status status = one.real(key, range, Presence::kRequired, value);
+    T value{};
+    Status status = read(one, value);
     if (!status) return note(std::move(status));
     values.push_back(value);
   }
+}
+
+void Section::reals(std::string_view key, RealRange range, std::vector<double>& values) {
+  const auto read = [&](FieldReader& one, double& value) { return one.real(key, range, Presence::kRequired, value); };
+  numbers(key, read, values);
+}
+
+void Section::wholes(std::string_view key, IntegerRange range, std::vector<int64_t>& values) {
+  const auto read = [&](FieldReader& one, int64_t& value) {
+    return one.integer(key, range, Presence::kRequired, value);
+  };
+  numbers(key, read, values);
 }
 
 const Json* Section::raw(std::string_view key) {

@@ -32,6 +32,7 @@ class Section {
   // One text or a list of them.
   void texts(std::string_view key, std::vector<std::string>& values);
   void reals(std::string_view key, RealRange range, std::vector<double>& values);
+  void wholes(std::string_view key, IntegerRange range, std::vector<int64_t>& values);
   // A nested table or list that the caller reads; null when absent.
   const Json* raw(std::string_view key);
 
@@ -51,6 +52,9 @@ class Section {
 
  private:
   void note(Status status);
+  // A list of what `read` reads one of: (reader of a table with that key alone, value).
+  template <class T, class Read>
+  void numbers(std::string_view key, const Read& read, std::vector<T>& values);
 
   FieldReader fields_;
   std::string name_;

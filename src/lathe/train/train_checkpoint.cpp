@@ -130,8 +130,9 @@ Json state_json(const RunState& state, int64_t optimizer_steps) {
   return out;
 }
 
-Status copy_tokenizer(const fs::path& from, const fs::path& to) {
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}) {
+// Those of the files that are there.
+Status copy_files(const fs::path& from, const fs::path& to, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
     std::error_code ignored;
     if (!fs::exists(from / name, ignored)) continue;
     LATHE_TRY(const std::string text, read_file(from / name));
@@ -202,7 +203,10 @@ Result<fs::path> save_checkpoint(const fs::path& output,
   LATHE_TRY(write_model(scratch.path() / "model.safetensors", parameters, files.dtype));
   LATHE_TRY(write_arrays(scratch.path() / kArraysFile, parameters, optimizer, files.dtype));
   LATHE_TRY(write_file_atomically(scratch.path() / "config.json", files.config.dump(2) + "\n"));
-  LATHE_TRY(copy_tokenizer(files.tokenizer_folder, scratch.path()));
+  LATHE_TRY(copy_files(
+      files.tokenizer_folder, scratch.path(), {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}));
+  if (!files.start_folder.empty())
+    LATHE_TRY(copy_files(files.start_folder, scratch.path(), {"generation_config.json"}));
   LATHE_TRY(write_file_atomically(scratch.path() / kStateFile, state_json(state, optimizer.steps()).dump(2) + "\n"));
   LATHE_TRY(sync_folder(scratch.path()));
   // Only a run that ended between two steps and began again meets its own step: the content is the same.

@@ -32,6 +32,7 @@ struct RunState {
 struct CheckpointFiles {
   Json config;                             // config.json
   std::filesystem::path tokenizer_folder;  // tokenizer files are copied from here
+  std::filesystem::path start_folder;      // likewise generation_config.json, where there is one; "": new weights
   std::string dtype;                       // of model.safetensors: "f32", "bf16"
 };
 

@@ -247,7 +247,7 @@ void TrainModel::initialise(uint64_t seed) {
   });
 }
 
-Status TrainModel::load(const Checkpoint& checkpoint) {
+Status TrainModel::load(const Checkpoint& checkpoint, const BlockExpansion& expansion) {
   ParameterSet& parameters = state_->parameters;
   for (const ExpectedTensor& tensor : expected_tensors(state_->config)) {
     if (tensor.optional && checkpoint.find(tensor.name) != nullptr) {
@@ -256,18 +256,24 @@ Status TrainModel::load(const Checkpoint& checkpoint) {
   }
   for (size_t i = 0; i < parameters.list().size(); ++i) {
     const Parameter& p = parameters.list()[i];
-    const StoredTensor* tensor = checkpoint.find(p.name);
+    const BlockExpansion::Source source = expansion.source(p.name);
+    const StoredTensor* tensor = checkpoint.find(source.name);
     if (tensor == nullptr)
-      return Error{Errc::kNotFound, str(p.name, ": expected in ", checkpoint.folder().string(), ", not found")};
+      return Error{Errc::kNotFound, str(source.name, ": expected in ", checkpoint.folder().string(), ", not found")};
     if (tensor->shape != p.shape) {
       return Error{Errc::kInvalidData,
-                   str(p.name, ": expected ", shape_text(p.shape), ", found ", shape_text(tensor->shape))};
+                   str(source.name, ": expected ", shape_text(p.shape), ", found ", shape_text(tensor->shape))};
     }
     if (tensor->dtype != DType::kF32 && tensor->dtype != DType::kBF16 && tensor->dtype != DType::kF16) {
       return Error{Errc::kUnsupported,
-                   str(p.name, ": expected F32, BF16 or F16 to train, found ", dtype_name(tensor->dtype))};
+                   str(source.name, ": expected F32, BF16 or F16 to train, found ", dtype_name(tensor->dtype))};
     }
-    kernels().to_float(tensor->dtype, tensor->bytes.data(), parameters.values(static_cast<int64_t>(i)).data(), p.size);
+    const std::span<float> values = parameters.values(static_cast<int64_t>(i));
+    if (source.zero) {
+      std::ranges::fill(values, 0.0F);
+    } else {
+      kernels().to_float(tensor->dtype, tensor->bytes.data(), values.data(), p.size);
+    }
   }
   return {};
 }

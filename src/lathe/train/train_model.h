@@ -13,6 +13,7 @@
 #include "lathe/formats/checkpoint.h"
 #include "lathe/kernels/kernel_table.h"
 #include "lathe/model/config.h"
+#include "lathe/train/block_expansion.h"
 #include "lathe/train/parameters.h"
 
 namespace lathe {
@@ -141,8 +142,9 @@ class TrainModel {
   // seed, its tensor's name and its place alone.
   void initialise(uint64_t seed);
 
-  // Takes every parameter from a checkpoint of any plain type. Errors name the tensor, what is expected and found.
-  Status load(const Checkpoint& checkpoint);
+  // Takes every parameter from a checkpoint of any plain type, of the model that `expansion` made this one from. Errors
+  // name the tensor, what is expected and found.
+  Status load(const Checkpoint& checkpoint, const BlockExpansion& expansion = {});
 
   // kInvalidArgument unless the batch satisfies the conditions of TrainBatch and fits max_tokens. The passes below
   // trust their batch.

@@ -117,7 +117,9 @@ class Run {
     } else {
       LATHE_TRY(const ModelFiles files, ModelFiles::open(recipe_.model.from));
       LATHE_TRY(const Checkpoint weights, files.checkpoint());
-      LATHE_TRY(model_->load(weights));
+      LATHE_TRY(model_->load(weights, setup_.expansion));
+      const std::vector<int64_t>& after = recipe_.model.expand_after;
+      log_info("weights: of ", files.path(), after.empty() ? "" : str(", a new layer behind each of ", after));
     }
     evaluation_ = evaluation_rows(corpus_.valid,
                                   recipe_.train.sequence_length,
@@ -391,12 +393,14 @@ class Run {
     state_.recipe = recipe_json(recipe_);
     state_.corpus = corpus_.name();
     LATHE_TRY(checkpoint_,
-              save_checkpoint(
-                  output_,
-                  {.config = setup_.json, .tokenizer_folder = tokenizer_folder_, .dtype = recipe_.checkpoint.dtype},
-                  state_,
-                  model_->parameters(),
-                  *optimizer_));
+              save_checkpoint(output_,
+                              {.config = setup_.json,
+                               .tokenizer_folder = tokenizer_folder_,
+                               .start_folder = recipe_.model.from,
+                               .dtype = recipe_.checkpoint.dtype},
+                              state_,
+                              model_->parameters(),
+                              *optimizer_));
     log_info("saved ", checkpoint_);
     remove_old_checkpoints(output_, recipe_.checkpoint.keep);
     return write_report();
