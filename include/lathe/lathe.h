@@ -190,6 +190,14 @@ struct GenerateOptions {
   std::optional<uint64_t> seed = {};              // same seed, same answer; empty: a random one
   std::vector<std::string> stop = {};             // texts that end the answer and are not part of it; none may be empty
   bool ignore_eos = false;                        // go on after the end-of-sequence token
+  // DRY: a token that would continue a repeated sequence of L tokens, L at least dry_allowed_length, loses
+  // dry_multiplier * dry_base^(L - dry_allowed_length) from its logit
+  std::optional<double> dry_multiplier = {};       // 0 to 100; 0: off (default)
+  std::optional<double> dry_base = {};             // 1 to 100; 1.75 (default)
+  std::optional<int64_t> dry_allowed_length = {};  // from 1; 2 (default)
+  int64_t dry_penalty_last_n = -1;                 // tokens of prompt and answer that are looked at; -1: all
+  // No sequence reaches over a token with one of these texts in it; default: newline, colon, double quote and asterisk.
+  std::optional<std::vector<std::string>> dry_sequence_breakers = {};
 };
 
 // A token of an answer as it appears. Text is handed out when its characters are whole and it cannot be the beginning

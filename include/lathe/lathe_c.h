@@ -118,12 +118,23 @@ typedef struct lathe_generate_options {
   int32_t ignore_eos;        /* not 0: go on after the end-of-sequence token */
   const char* const* stop;   /* stop_count NUL-terminated texts, not empty, that end the answer */
   size_t stop_count;
+  /* DRY: a token that would continue a repeated sequence of L tokens, L at least dry_allowed_length, loses
+     dry_multiplier * dry_base^(L - dry_allowed_length) from its logit. */
+  double dry_multiplier;      /* 0 to 100; 0: off; or LATHE_MODEL_DEFAULT */
+  double dry_base;            /* 1 to 100; or LATHE_MODEL_DEFAULT */
+  int64_t dry_allowed_length; /* from 1; or LATHE_MODEL_DEFAULT */
+  int64_t dry_penalty_last_n; /* tokens of prompt and answer that are looked at; -1: all */
+  /* NUL-terminated texts; no sequence reaches over a token with one of them in it. NULL: newline, colon, double quote
+     and asterisk. */
+  const char* const* dry_sequence_breakers;
+  size_t dry_sequence_breaker_count;
 } lathe_generate_options;
 
 #define LATHE_GENERATE_OPTIONS_INIT                                                                         \
   {                                                                                                         \
     sizeof(lathe_generate_options), -1, LATHE_MODEL_DEFAULT, LATHE_MODEL_DEFAULT, LATHE_MODEL_DEFAULT, 0.0, \
-        LATHE_MODEL_DEFAULT, 0.0, 0.0, 0, 0, 0, NULL, 0                                                     \
+        LATHE_MODEL_DEFAULT, 0.0, 0.0, 0, 0, 0, NULL, 0, LATHE_MODEL_DEFAULT, LATHE_MODEL_DEFAULT,          \
+        LATHE_MODEL_DEFAULT, -1, NULL, 0                                                                    \
   }
 
 /* A finished answer. text and token_ids are the caller's, to be given to lathe_free. */

@@ -63,6 +63,12 @@ class GenerateOptions(ctypes.Structure):
         ("ignore_eos", ctypes.c_int32),
         ("stop", ctypes.POINTER(ctypes.c_char_p)),
         ("stop_count", ctypes.c_size_t),
+        ("dry_multiplier", ctypes.c_double),
+        ("dry_base", ctypes.c_double),
+        ("dry_allowed_length", ctypes.c_int64),
+        ("dry_penalty_last_n", ctypes.c_int64),
+        ("dry_sequence_breakers", ctypes.POINTER(ctypes.c_char_p)),
+        ("dry_sequence_breaker_count", ctypes.c_size_t),
     ]
 
 

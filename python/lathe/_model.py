@@ -98,12 +98,21 @@ def _generate_options(
     seed: Optional[int] = None,
     ignore_eos: bool = False,
     stop: Sequence[str] = (),
+    dry_multiplier: Optional[float] = None,
+    dry_base: Optional[float] = None,
+    dry_allowed_length: Optional[int] = None,
+    dry_penalty_last_n: int = -1,
+    dry_sequence_breakers: Optional[Sequence[str]] = None,
 ) -> _library.GenerateOptions:
     if seed is not None and not 0 <= seed < 2**64:
         raise LatheError(f"seed: expected an integer from 0 to 2^64 - 1, found {seed}")
-    if isinstance(stop, str):
-        stop = [stop]
-    texts = (ctypes.c_char_p * len(stop))(*[_bytes_of("stop", text) for text in stop])
+
+    def texts(what: str, given: Union[str, Sequence[str]]) -> Any:
+        all_texts = [given] if isinstance(given, str) else given
+        return (ctypes.c_char_p * len(all_texts))(*[_bytes_of(what, text) for text in all_texts])
+
+    stops = texts("stop", stop)
+    breakers = None if dry_sequence_breakers is None else texts("dry_sequence_breakers", dry_sequence_breakers)
 
     def given(value: Any) -> Any:
         return _library.MODEL_DEFAULT if value is None else value
@@ -121,8 +130,14 @@ def _generate_options(
         seed=seed or 0,
         use_seed=seed is not None,
         ignore_eos=ignore_eos,
-        stop=texts,
-        stop_count=len(stop),
+        stop=stops,
+        stop_count=len(stops),
+        dry_multiplier=given(dry_multiplier),
+        dry_base=given(dry_base),
+        dry_allowed_length=given(dry_allowed_length),
+        dry_penalty_last_n=dry_penalty_last_n,
+        dry_sequence_breakers=breakers,
+        dry_sequence_breaker_count=0 if breakers is None else len(breakers),
     )
 
 
@@ -228,7 +243,8 @@ class Model:
         """Continues a text, or token ids as they are.
 
         Options: max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty,
-        seed, ignore_eos, stop. `on_piece` is called for every token; False from it ends the answer, and what it raises
+        seed, ignore_eos, stop, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers.
+        `on_piece` is called for every token; False from it ends the answer, and what it raises
         is raised here.
         """
         function, head = self._prompt(prompt)

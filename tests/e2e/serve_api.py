@@ -211,6 +211,12 @@ class Answers(unittest.TestCase):
                             "--repetition-penalty", 1.2)["token_ids"]
         penalised = self.ask(return_token_ids=True, frequency_penalty=2, presence_penalty=1, repetition_penalty=1.2)
         self.assertEqual(penalised["choices"][0]["token_ids"], expected)
+        expected = generate("-p", PROMPT, "-n", 48, "--temperature", 0, "--dry-multiplier", 5, "--dry-allowed-length", 1,
+                            "--dry-base", 2, "--dry-penalty-last-n", 40, "--dry-sequence-breaker", "none")["token_ids"]
+        varied = self.ask(return_token_ids=True, max_tokens=48, dry_multiplier=5, dry_allowed_length=1, dry_base=2,
+                          dry_penalty_last_n=40, dry_sequence_breakers=[])["choices"][0]["token_ids"]
+        self.assertEqual(varied, expected)
+        self.assertNotEqual(varied[:24], plain)
 
     def test_a_full_context_ends_with_length(self):
         answer = self.ask(prompt=[5] * 500, max_tokens=100, ignore_eos=True)

@@ -52,6 +52,7 @@ void check_sampling(const GenerationRequest& request) {
   require(s.repetition_penalty > 0 && s.repetition_penalty <= 100, "repetition penalty out of range");
   require(s.presence_penalty >= -2 && s.presence_penalty <= 2, "presence penalty out of range");
   require(s.frequency_penalty >= -2 && s.frequency_penalty <= 2, "frequency penalty out of range");
+  require(lathe::validate(s.dry).has_value(), "DRY penalty out of range");
   require(std::ssize(s.logit_bias) <= kMaxLogitBiases, "too many biases");
   for (const auto& [id, bias] : s.logit_bias) {
     require(is_id(id) && bias >= -100 && bias <= 100, "bias out of range");

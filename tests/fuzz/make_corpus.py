@@ -250,6 +250,8 @@ def request_seeds():
         "model": "m", "user": "u", "temperature": 0.5, "top_p": 0.9, "top_k": 40, "min_p": 0.1, "repetition_penalty": 1.1,
         "presence_penalty": 0.5, "frequency_penalty": -0.5, "seed": -7, "n": 2, "max_tokens": 16, "stop": ["a", "b"],
         "stop_token_ids": [5], "logit_bias": {"7": -100, "8": 1.5}, "ignore_eos": True, "stream": True,
+        "dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 3, "dry_penalty_last_n": 64,
+        "dry_sequence_breakers": ["\n", "."],
         "stream_options": {"include_usage": True}, "return_token_ids": True, "response_format": {"type": "text"},
     }
     call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}

@@ -11,13 +11,28 @@ namespace {
 // No field may hide in padding: an older caller leaves it undefined.
 #if UINTPTR_MAX == UINT64_MAX
 static_assert(sizeof(lathe_open_options) == 4 * 8 + 4 * 4);
-static_assert(sizeof(lathe_generate_options) == 10 * 8 + 2 * 4 + 2 * 8);
+static_assert(sizeof(lathe_generate_options) == 10 * 8 + 2 * 4 + 2 * 8 + 6 * 8);
 static_assert(sizeof(lathe_completion) == 6 * 8 + 2 * 4 + 2 * 8);
 static_assert(sizeof(lathe_model_info) == 8 + 64 + 14 * 8 + 4 * 4 + 8);
 #endif
 
 Error invalid(std::string message) {
   return {ErrorCode::kInvalidArgument, std::move(message)};
+}
+
+// `count` texts of the generate options; `name` of their field.
+Expected<std::vector<std::string>> read_texts(const char* name, const char* const* texts, size_t count) {
+  if (texts == nullptr && count != 0) {
+    return invalid(str("generate options.", name, ": expected ", count, " texts, found NULL"));
+  }
+  std::vector<std::string> out;
+  for (size_t i = 0; i < count; ++i) {
+    if (texts[i] == nullptr) {
+      return invalid(str("generate options.", name, "[", i, "]: expected a text, found NULL"));
+    }
+    out.emplace_back(texts[i]);
+  }
+  return out;
 }
 
 }  // namespace
@@ -103,14 +118,17 @@ Expected<GenerateOptions> to_generate_options(const lathe_generate_options* user
   out.frequency_penalty = options->frequency_penalty;
   if (options->use_seed != 0) out.seed = options->seed;
   out.ignore_eos = options->ignore_eos != 0;
-  if (options->stop == nullptr && options->stop_count != 0) {
-    return invalid(str("generate options.stop: expected ", options->stop_count, " texts, found NULL"));
-  }
-  for (size_t i = 0; i < options->stop_count; ++i) {
-    const char* text = options->stop[i];
-    if (text == nullptr) return invalid(str("generate options.stop[", i, "]: expected a text, found NULL"));
-    out.stop.emplace_back(text);
-  }
+  Expected<std::vector<std::string>> stop = read_texts("stop", options->stop, options->stop_count);
+  if (!stop) return std::move(stop).error();
+  out.stop = *std::move(stop);
+  if (options->dry_multiplier != LATHE_MODEL_DEFAULT) out.dry_multiplier = options->dry_multiplier;
+  if (options->dry_base != LATHE_MODEL_DEFAULT) out.dry_base = options->dry_base;
+  if (options->dry_allowed_length != LATHE_MODEL_DEFAULT) out.dry_allowed_length = options->dry_allowed_length;
+  out.dry_penalty_last_n = options->dry_penalty_last_n;
+  Expected<std::vector<std::string>> breakers =
+      read_texts("dry_sequence_breakers", options->dry_sequence_breakers, options->dry_sequence_breaker_count);
+  if (!breakers) return std::move(breakers).error();
+  if (options->dry_sequence_breakers != nullptr) out.dry_sequence_breakers = *std::move(breakers);
   return out;
 }
 

@@ -45,6 +45,11 @@ void expect_defaults(const Expected<GenerateOptions>& options) {
   EXPECT_EQ(options->frequency_penalty, defaults.frequency_penalty);
   EXPECT_EQ(options->seed, defaults.seed);
   EXPECT_EQ(options->stop, defaults.stop);
+  EXPECT_EQ(options->dry_multiplier, defaults.dry_multiplier);
+  EXPECT_EQ(options->dry_base, defaults.dry_base);
+  EXPECT_EQ(options->dry_allowed_length, defaults.dry_allowed_length);
+  EXPECT_EQ(options->dry_penalty_last_n, defaults.dry_penalty_last_n);
+  EXPECT_EQ(options->dry_sequence_breakers, defaults.dry_sequence_breakers);
   EXPECT_EQ(options->ignore_eos, defaults.ignore_eos);
 }
 
@@ -69,6 +74,12 @@ TEST(GenerateOptionsOfC, EveryFieldArrives) {
   options.ignore_eos = 1;
   options.stop = stop;
   options.stop_count = 2;
+  options.dry_multiplier = 0.8;
+  options.dry_base = 1.5;
+  options.dry_allowed_length = 4;
+  options.dry_penalty_last_n = 256;
+  options.dry_sequence_breakers = stop;
+  options.dry_sequence_breaker_count = 1;
   EXPECT_EQ(to_generate_options(&options)->seed, std::nullopt) << "use_seed is 0";
   options.use_seed = 1;
   const Expected<GenerateOptions> typed = to_generate_options(&options);
@@ -84,6 +95,13 @@ TEST(GenerateOptionsOfC, EveryFieldArrives) {
   EXPECT_EQ(typed->seed, 99u);
   EXPECT_TRUE(typed->ignore_eos);
   EXPECT_EQ(typed->stop, (std::vector<std::string>{"\n\n", "End"}));
+  EXPECT_EQ(typed->dry_multiplier, 0.8);
+  EXPECT_EQ(typed->dry_base, 1.5);
+  EXPECT_EQ(typed->dry_allowed_length, 4);
+  EXPECT_EQ(typed->dry_penalty_last_n, 256);
+  EXPECT_EQ(typed->dry_sequence_breakers, std::vector<std::string>{"\n\n"});
+  options.dry_sequence_breaker_count = 0;
+  EXPECT_EQ(to_generate_options(&options)->dry_sequence_breakers, std::vector<std::string>());
 }
 
 TEST(GenerateOptionsOfC, FieldsBeyondAnOlderCallersStructTakeDefaults) {
@@ -135,6 +153,10 @@ TEST(GenerateOptionsOfC, StopTextsAreChecked) {
   const char* stop[] = {"a", nullptr};
   options.stop = stop;
   EXPECT_EQ(message_of(options), "generate options.stop[1]: expected a text, found NULL");
+  options.stop_count = 1;
+  options.dry_sequence_breakers = stop;
+  options.dry_sequence_breaker_count = 2;
+  EXPECT_EQ(message_of(options), "generate options.dry_sequence_breakers[1]: expected a text, found NULL");
 }
 
 TEST(OpenOptionsOfC, InitMacroAndNullAreTheDefaultsOfCpp) {

@@ -131,6 +131,11 @@ lathe::SamplingParams sampling_params(const GenerateOptions& options, const lath
   params.repetition_penalty = options.repetition_penalty.value_or(params.repetition_penalty);
   params.presence_penalty = options.presence_penalty;
   params.frequency_penalty = options.frequency_penalty;
+  params.dry.multiplier = options.dry_multiplier.value_or(params.dry.multiplier);
+  params.dry.base = options.dry_base.value_or(params.dry.base);
+  params.dry.allowed_length = options.dry_allowed_length.value_or(params.dry.allowed_length);
+  params.dry.last_n = options.dry_penalty_last_n;
+  if (options.dry_sequence_breakers) params.dry.breakers = *options.dry_sequence_breakers;
   params.seed = options.seed ? *options.seed : lathe::random_seed();
   return params;
 }

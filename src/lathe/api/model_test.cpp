@@ -78,6 +78,17 @@ TEST(Model, GeneratesWhatTheEngineGenerates) {
         .presence_penalty = 0.5,
         .frequency_penalty = 0.25,
         .seed = 8}},
+      {{.temperature = 0.3,
+        .seed = 9,
+        .dry_multiplier = 0.8,
+        .dry_base = 2.0,
+        .dry_allowed_length = 1,
+        .dry_penalty_last_n = 30,
+        .dry_sequence_breakers = std::vector<std::string>{"."}},
+       {.temperature = 0.3,
+        .top_p = 0.95,
+        .dry = {.multiplier = 0.8, .base = 2.0, .allowed_length = 1, .last_n = 30, .breakers = {"."}},
+        .seed = 9}},
   };
   for (Case one : cases) {
     one.options.max_tokens = 40;
@@ -386,7 +397,8 @@ TEST(Model, GenerateRefusesWhatCannotBe) {
                                          GenerateOptions{.min_p = -0.1},
                                          GenerateOptions{.repetition_penalty = 0.0},
                                          GenerateOptions{.presence_penalty = 3.0},
-                                         GenerateOptions{.frequency_penalty = -3.0}}) {
+                                         GenerateOptions{.frequency_penalty = -3.0},
+                                         GenerateOptions{.dry_multiplier = -0.5}}) {
     const Expected<Completion> answer = model.generate(one, options);
     ASSERT_FALSE(answer);
     EXPECT_EQ(answer.error().code, ErrorCode::kInvalidArgument) << answer.error().message;

@@ -112,6 +112,14 @@ Result<SamplingParams> sampling_params(const SamplingFlags& flags, const Generat
   params.repetition_penalty = flags.repetition_penalty.value_or(params.repetition_penalty);
   params.presence_penalty = flags.presence_penalty;
   params.frequency_penalty = flags.frequency_penalty;
+  params.dry.multiplier = flags.dry_multiplier.value_or(params.dry.multiplier);
+  params.dry.base = flags.dry_base.value_or(params.dry.base);
+  params.dry.allowed_length = flags.dry_allowed_length.value_or(params.dry.allowed_length);
+  params.dry.last_n = flags.dry_penalty_last_n;
+  if (!flags.dry_sequence_breakers.empty()) {
+    params.dry.breakers = flags.dry_sequence_breakers;
+    std::erase(params.dry.breakers, "none");
+  }
   params.seed = flags.seed ? *flags.seed : random_seed();
   for (const std::string& entry : flags.logit_bias) {
     const size_t equals = entry.find('=');

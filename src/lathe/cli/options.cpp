@@ -126,6 +126,18 @@ void add_sampling_flags(CLI::App& app, SamplingFlags& f) {
   option(app, "--presence-penalty", f.presence_penalty, "Taken off tokens that have appeared in the answer")
       ->check(real(-2, 2));
   option(app, "--frequency-penalty", f.frequency_penalty, "The same, per appearance")->check(real(-2, 2));
+  option(app, "--dry-multiplier", f.dry_multiplier, "DRY: above 0 keeps sequences of tokens from coming again; try 0.8")
+      ->check(real(0, 100));
+  option(app, "--dry-base", f.dry_base, "DRY: factor per token beyond the allowed length (default 1.75)")
+      ->check(real(1, 100));
+  option(app, "--dry-allowed-length", f.dry_allowed_length, "DRY: tokens that may come again freely (default 2)")
+      ->check(whole(1, int64_t{1} << 20));
+  option(app, "--dry-penalty-last-n", f.dry_penalty_last_n, "DRY: looks at the last N tokens (default -1: all)")
+      ->check(whole(-1, kMaxTokens));
+  option(app,
+         "--dry-sequence-breaker",
+         f.dry_sequence_breakers,
+         "DRY: no sequence reaches over a token with this text; may be repeated; none: no text");
   option(app, "--seed", f.seed, "Same seed, same output; default: random")->check(whole(0, INT64_MAX));
   option(app, "--logit-bias", f.logit_bias, "ID=BIAS, added to the logit of a token; may be repeated");
 }

@@ -37,8 +37,13 @@ struct SamplingFlags {
   std::optional<double> repetition_penalty;
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
-  std::optional<uint64_t> seed;         // unset: a random one
-  std::vector<std::string> logit_bias;  // ID=BIAS each
+  std::optional<double> dry_multiplier;
+  std::optional<double> dry_base;
+  std::optional<int64_t> dry_allowed_length;
+  int64_t dry_penalty_last_n = -1;
+  std::vector<std::string> dry_sequence_breakers;  // none: those of DryParams; "none": no breakers
+  std::optional<uint64_t> seed;                    // unset: a random one
+  std::vector<std::string> logit_bias;             // ID=BIAS each
 };
 
 // What the text of answers has to be; at most one is given.

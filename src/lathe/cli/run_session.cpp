@@ -21,7 +21,8 @@ constexpr std::string_view kHelp =
     "Ctrl-C stops an answer. A message that begins with / needs a space before it.";
 
 constexpr std::string_view kSettings =
-    "temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, seed or max_tokens";
+    "temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, dry_multiplier, "
+    "dry_base, dry_allowed_length, seed or max_tokens";
 
 std::string_view trimmed(std::string_view text) {
   constexpr std::string_view kSpace = " \t\r\n";
@@ -46,13 +47,15 @@ Json message(std::string_view role, std::string_view content) {
 
 // The setting of that name that is a real number, or nullptr.
 double* real_setting(SamplingParams& params, std::string_view name) {
-  const std::array<std::pair<std::string_view, double*>, 6> settings{{
+  const std::array<std::pair<std::string_view, double*>, 8> settings{{
       {"temperature", &params.temperature},
       {"top_p", &params.top_p},
       {"min_p", &params.min_p},
       {"repetition_penalty", &params.repetition_penalty},
       {"presence_penalty", &params.presence_penalty},
       {"frequency_penalty", &params.frequency_penalty},
+      {"dry_multiplier", &params.dry.multiplier},
+      {"dry_base", &params.dry.base},
   }};
   for (const auto& [setting, value] : settings) {
     if (setting == name) return value;
@@ -211,11 +214,12 @@ Result<std::string> RunSession::set(std::string_view arguments) {
     if (!parse_double(value, *real)) {
       return Error{Errc::kInvalidArgument, str("/set ", name, ": expected a number, found ", quoted(value))};
     }
-  } else if (name == "top_k" || name == "seed" || name == "max_tokens") {
+  } else if (name == "top_k" || name == "dry_allowed_length" || name == "seed" || name == "max_tokens") {
     if (!parse_int(value, whole) || whole < 0) {
       return Error{Errc::kInvalidArgument, str("/set ", name, ": expected an integer from 0, found ", quoted(value))};
     }
     if (name == "top_k") changed.top_k = whole;
+    if (name == "dry_allowed_length") changed.dry.allowed_length = whole;
     if (name == "seed") changed.seed = static_cast<uint64_t>(whole);
   } else {
     return Error{Errc::kInvalidArgument, str("/set: expected ", kSettings, ", found ", quoted(name))};
@@ -253,7 +257,13 @@ std::string RunSession::settings() const {
              sampling_.presence_penalty,
              ", frequency_penalty ",
              sampling_.frequency_penalty,
-             ", seed ",
+             ", dry_multiplier ",
+             sampling_.dry.multiplier,
+             ", dry_base ",
+             sampling_.dry.base,
+             ", dry_allowed_length ",
+             sampling_.dry.allowed_length,
+             ",\nseed ",
              sampling_.seed,
              ", max_tokens ",
              options_.max_tokens ? str(*options_.max_tokens) : std::string("0 (no limit)"));

@@ -170,6 +170,8 @@ TEST_F(RunSessionTest, Settings) {
   const auto session = this->session();
   EXPECT_EQ(reply(*session, "/set temperature 0.5"), "temperature 0.5");
   EXPECT_EQ(reply(*session, "/set  top_k   40 "), "top_k 40");
+  EXPECT_EQ(reply(*session, "/set dry_multiplier 0.8"), "dry_multiplier 0.8");
+  EXPECT_EQ(reply(*session, "/set dry_allowed_length 4"), "dry_allowed_length 4");
   EXPECT_EQ(reply(*session, "/set seed 9"), "seed 9");
   EXPECT_EQ(reply(*session, "/set max_tokens 3"), "max_tokens 3");
   const std::string all = reply(*session, "/set");

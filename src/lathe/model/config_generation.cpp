@@ -40,6 +40,9 @@ Result<GenerationDefaults> parse_generation_defaults(const Json& json) {
   LATHE_TRY(fields.real("top_p", {0.0, 1.0, true}, kNullable, out.top_p));
   LATHE_TRY(fields.integer("top_k", {0, int64_t{1} << 24}, kNullable, out.top_k));
   LATHE_TRY(fields.real("repetition_penalty", {0.0, 1e3, true}, kNullable, out.repetition_penalty));
+  LATHE_TRY(fields.real("dry_multiplier", {0.0, 100.0}, kNullable, out.dry_multiplier));
+  LATHE_TRY(fields.real("dry_base", {1.0, 100.0}, kNullable, out.dry_base));
+  LATHE_TRY(fields.integer("dry_allowed_length", {1, int64_t{1} << 20}, kNullable, out.dry_allowed_length));
   LATHE_TRY(read_eos(fields, out.eos_token_ids));
   return out;
 }

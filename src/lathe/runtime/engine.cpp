@@ -89,6 +89,9 @@ SamplingParams default_sampling(const GenerationDefaults& defaults) {
   params.top_k = defaults.do_sample ? defaults.top_k : 0;
   params.top_p = defaults.do_sample ? defaults.top_p : 1.0;
   params.repetition_penalty = defaults.repetition_penalty;
+  params.dry.multiplier = defaults.dry_multiplier;
+  params.dry.base = defaults.dry_base;
+  params.dry.allowed_length = defaults.dry_allowed_length;
   return params;
 }
 

@@ -81,6 +81,17 @@ int64_t Engine::State::length_limit(const Request& request) const {
   return std::max(prompt, std::min(context, pages->pages() * kPageTokens));
 }
 
+// Requests want the same ones as a rule, and looking through a vocabulary takes milliseconds.
+std::shared_ptr<const std::vector<bool>> Engine::State::breakers(const DryParams& dry) {
+  if (dry.multiplier == 0.0) return nullptr;
+  if (breaker_tokens == nullptr || breaker_texts != dry.breakers) {
+    breaker_texts = dry.breakers;
+    breaker_tokens =
+        std::make_shared<const std::vector<bool>>(tokens_with(tokenizer ? &*tokenizer : nullptr, breaker_texts));
+  }
+  return breaker_tokens;
+}
+
 Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   State& s = *state_;
   LATHE_TRY(s.check(request));
@@ -98,7 +109,11 @@ Result<RequestId> Engine::submit(Request request, OnFinished on_finished) {
   const bool has_forms = s.config.attention == AttentionKind::kMla;
   const int64_t drafts = request.draft_tokens < 0 ? s.draft_tokens : request.draft_tokens;
   request.draft_tokens = drafts;
-  Sampler sampler(request.sampling, request.prompt, s.usable.empty() ? nullptr : &s.usable, request.constraint.get());
+  Sampler sampler(request.sampling,
+                  request.prompt,
+                  s.usable.empty() ? nullptr : &s.usable,
+                  request.constraint.get(),
+                  s.breakers(request.sampling.dry));
   std::vector<int32_t> stop_tokens = s.stop_tokens(request);
   if (request.min_tokens > 0) sampler.hold_back(stop_tokens, request.min_tokens);
   TextStream text(tokenizer(), request.stop, request.visible_special, request.min_tokens);

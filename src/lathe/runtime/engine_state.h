@@ -26,7 +26,9 @@ struct Engine::State {
   int64_t draft_tokens = 0;
   CacheLayout cache_layout;
   double load_seconds = 0.0;
-  std::vector<bool> usable;  // ids the tokenizer knows; empty without a tokenizer
+  std::vector<bool> usable;                                 // ids the tokenizer knows; empty without a tokenizer
+  std::vector<std::string> breaker_texts;                   // of the last request with a DRY penalty,
+  std::shared_ptr<const std::vector<bool>> breaker_tokens;  // and their ids; null: there was none
 
   std::unique_ptr<ThreadPool> pool;
   std::optional<PagePool> pages;
@@ -49,6 +51,8 @@ struct Engine::State {
   std::vector<int32_t> eos_ids() const;
   // The ids that end an answer to `request`.
   std::vector<int32_t> stop_tokens(const Request& request) const;
+  // The ids of dry.breakers; null while the penalty is off.
+  std::shared_ptr<const std::vector<bool>> breakers(const DryParams& dry);
   // Whether a callback of this step cancelled it.
   bool is_cancelled(RequestId id) const;
 

@@ -33,6 +33,7 @@ Status validate(const SamplingParams& p, int64_t vocab_size) {
   LATHE_TRY(in_range("repetition_penalty", p.repetition_penalty, 0.01, 100.0));
   LATHE_TRY(in_range("presence_penalty", p.presence_penalty, -2.0, 2.0));
   LATHE_TRY(in_range("frequency_penalty", p.frequency_penalty, -2.0, 2.0));
+  LATHE_TRY(validate(p.dry));
   if (p.top_k < 0) return Error{Errc::kInvalidArgument, str("top_k: expected 0 (off) or more, found ", p.top_k)};
   if (p.logprobs < -1 || p.logprobs > vocab_size) {
     return Error{Errc::kInvalidArgument, str("logprobs: expected 0 to ", vocab_size, ", found ", p.logprobs)};
@@ -98,8 +99,12 @@ SampledToken describe_token(std::span<const float> logits, int32_t id, int64_t t
 Sampler::Sampler(SamplingParams params,
                  std::span<const int32_t> prompt,
                  const std::vector<bool>* usable,
-                 TokenConstraint* constraint)
-    : params_(std::move(params)), usable_(usable), constraint_(constraint) {
+                 TokenConstraint* constraint,
+                 std::shared_ptr<const std::vector<bool>> breakers)
+    : params_(std::move(params)),
+      usable_(usable),
+      constraint_(constraint),
+      dry_(params_.dry, prompt, std::move(breakers)) {
   if (params_.repetition_penalty == 1.0) return;
   seen_.assign(prompt.begin(), prompt.end());
   std::ranges::sort(seen_);
@@ -124,6 +129,7 @@ void Sampler::penalise(std::span<float> logits) const {
   for (const auto& [id, count] : output_counts_) {
     logits[static_cast<size_t>(id)] -= static_cast<float>(params_.presence_penalty + params_.frequency_penalty * count);
   }
+  dry_.apply(logits);
   for (const auto& [id, bias] : params_.logit_bias) logits[static_cast<size_t>(id)] += static_cast<float>(bias);
 }
 
@@ -152,6 +158,7 @@ void Sampler::mask_held_back(std::span<float> logits) const {
 }
 
 void Sampler::count(int32_t id) {
+  dry_.add(id);
   if (params_.repetition_penalty != 1.0) {
     const auto at = std::ranges::lower_bound(seen_, id);
     if (at == seen_.end() || *at != id) seen_.insert(at, id);

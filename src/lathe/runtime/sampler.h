@@ -1,10 +1,11 @@
 // Sampling: from the logits of one position to the next token. A choice depends on the logits, the request's
-// parameters, its seed, its constraint and the position alone. Order: repetition, presence and frequency penalties,
-// logit bias, ids without a token (trap T14), ids that the constraint does not allow and ids held back masked,
-// temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
+// parameters, its seed, its constraint, what was written before and the position alone. Order: repetition, presence and
+// frequency penalties, DRY, logit bias, ids without a token (trap T14), ids that the constraint does not allow and ids
+// held back masked, temperature, top-k, top-p, min-p, draw. Temperature 0 is greedy, ties to the lowest id.
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string_view>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/runtime/dry.h"
 #include "lathe/tokenizer/token_constraint.h"
 
 namespace lathe {
@@ -24,6 +26,7 @@ struct SamplingParams {
   double repetition_penalty = 1.0;                          // > 0; over prompt and output
   double presence_penalty = 0.0;                            // [-2, 2]; over the output
   double frequency_penalty = 0.0;                           // [-2, 2]; over the output
+  DryParams dry = {};                                       // over prompt and output
   std::vector<std::pair<int32_t, double>> logit_bias = {};  // [-100, 100] each
   uint64_t seed = 0;
   int64_t logprobs = -1;  // top alternatives per token to report, -1: none
@@ -47,11 +50,12 @@ struct SampledToken {
 class Sampler {
  public:
   // `usable` (may be null: all) tells which ids have a token, `constraint` (may be null) which may be chosen next. Both
-  // are borrowed.
+  // are borrowed. `breakers`: the ids that params.dry.breakers stand for (tokens_with()); null: none.
   Sampler(SamplingParams params,
           std::span<const int32_t> prompt,
           const std::vector<bool>* usable,
-          TokenConstraint* constraint = nullptr);
+          TokenConstraint* constraint = nullptr,
+          std::shared_ptr<const std::vector<bool>> breakers = nullptr);
 
   // Before output index `until` none of `ids` is chosen, as long as there is anything else to choose.
   void hold_back(std::vector<int32_t> ids, int64_t until);
@@ -71,6 +75,7 @@ class Sampler {
   SamplingParams params_;
   const std::vector<bool>* usable_;
   TokenConstraint* constraint_;
+  DryPenalty dry_;
   std::vector<int32_t> held_back_;                          // sorted
   int64_t held_until_ = 0;                                  // output index
   std::vector<uint64_t> allowed_;                           // what the constraint said last

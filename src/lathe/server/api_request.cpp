@@ -24,6 +24,46 @@ std::optional<ApiError> parse_object(std::string_view body, Json& out) {
   return {};
 }
 
+struct TextLimits {
+  int64_t count = 0;
+  size_t bytes = 0;  // of one
+};
+
+// A string or an array of them, none of them empty; absent: none.
+std::vector<std::string> read_texts(FieldReader& reader, const char* name, TextLimits limits) {
+  std::vector<std::string> out;
+  const Json* member = reader.find(name);
+  if (member == nullptr || reader.failed()) return out;
+  Json::Array one;
+  if (member->is_string()) one.push_back(*member);
+  if (!member->is_string() && !member->is_array()) {
+    reader.fail(name, str("expected a string or an array of strings, found ", describe(*member)));
+    return out;
+  }
+  const Json::Array& all = member->is_array() ? member->as_array() : one;
+  if (std::ssize(all) > limits.count) {
+    reader.fail(name, str("expected at most ", limits.count, " strings, found ", all.size()));
+    return out;
+  }
+  for (const Json& item : all) {
+    if (!item.is_string() || item.as_string().empty() || item.as_string().size() > limits.bytes) {
+      reader.fail(name, str("expected strings of 1 to ", limits.bytes, " bytes, found ", describe(item)));
+      return out;
+    }
+    out.push_back(item.as_string());
+  }
+  return out;
+}
+
+void read_dry(FieldReader& reader, DryParams& dry) {
+  reader.real("dry_multiplier", 0, 100, dry.multiplier);
+  reader.real("dry_base", 1, 100, dry.base);
+  reader.whole("dry_allowed_length", 1, kMaxDryLength, dry.allowed_length);
+  reader.whole("dry_penalty_last_n", -1, kMaxTokens, dry.last_n);
+  if (reader.find("dry_sequence_breakers") == nullptr) return;
+  dry.breakers = read_texts(reader, "dry_sequence_breakers", {.count = kMaxDryBreakers, .bytes = kMaxStopBytes});
+}
+
 void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationRequest& out) {
   SamplingParams& s = out.sampling;
   s = limits.defaults;
@@ -37,6 +77,7 @@ void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationR
   reader.real("repetition_penalty", 0.01, 100, s.repetition_penalty);
   reader.real("presence_penalty", -2, 2, s.presence_penalty);
   reader.real("frequency_penalty", -2, 2, s.frequency_penalty);
+  read_dry(reader, s.dry);
   int64_t seed = 0;
   if (reader.whole("seed", INT64_MIN, INT64_MAX, seed)) out.seed = static_cast<uint64_t>(seed);
 }
@@ -66,23 +107,7 @@ void read_logit_bias(FieldReader& reader, const RequestLimits& limits, Generatio
 
 void read_stop(FieldReader& reader, const RequestLimits& limits, GenerationRequest& out) {
   reader.token_ids("stop_token_ids", limits.vocab_size, 64, out.stop_token_ids);
-  const Json* member = reader.find("stop");
-  if (member == nullptr || reader.failed()) return;
-  Json::Array one;
-  if (member->is_string()) one.push_back(*member);
-  if (!member->is_string() && !member->is_array()) {
-    return reader.fail("stop", str("expected a string or an array of strings, found ", describe(*member)));
-  }
-  const Json::Array& all = member->is_array() ? member->as_array() : one;
-  if (std::ssize(all) > kMaxStopStrings) {
-    return reader.fail("stop", str("expected at most ", kMaxStopStrings, " strings, found ", all.size()));
-  }
-  for (const Json& item : all) {
-    if (!item.is_string() || item.as_string().empty() || item.as_string().size() > kMaxStopBytes) {
-      return reader.fail("stop", str("expected strings of 1 to ", kMaxStopBytes, " bytes, found ", describe(item)));
-    }
-    out.stop.push_back(item.as_string());
-  }
+  out.stop = read_texts(reader, "stop", {.count = kMaxStopStrings, .bytes = kMaxStopBytes});
 }
 
 void read_stream(FieldReader& reader, GenerationRequest& out) {
@@ -185,7 +210,6 @@ void refuse_unsupported(FieldReader& reader) {
                            "chat_template",
                            "typical_p",
                            "mirostat",
-                           "dry_multiplier",
                            "xtc_probability",
                            "truncate_prompt_tokens",
                            "lora"}) {

@@ -46,7 +46,8 @@ TEST(ApiRequest, LeavesDefaults) {
 TEST(ApiRequest, ReadsEveryField) {
   const GenerationRequest r = chat_of(
       R"("temperature": 0, "top_p": 0.5, "top_k": -1, "min_p": 0.1, "repeat_penalty": 1.5, "presence_penalty": -2,
-         "frequency_penalty": 2, "seed": -1, "n": 3, "max_completion_tokens": 7.0, "min_tokens": 6, "stop": "x",
+         "frequency_penalty": 2, "dry_multiplier": 0.8, "dry_base": 2, "dry_allowed_length": 4,
+         "dry_penalty_last_n": 64, "dry_sequence_breakers": "\n", "seed": -1, "n": 3, "max_completion_tokens": 7.0, "min_tokens": 6, "stop": "x",
          "stop_token_ids": [5],
          "logit_bias": {"7": -100}, "ignore_eos": true, "stream": true, "stream_options": {"include_usage": true},
          "logprobs": true, "top_logprobs": 20, "return_token_ids": true, "model": "any", "nobody_knows": {}, "tools": null)");
@@ -57,6 +58,11 @@ TEST(ApiRequest, ReadsEveryField) {
   EXPECT_EQ(r.sampling.repetition_penalty, 1.5);
   EXPECT_EQ(r.sampling.presence_penalty, -2.0);
   EXPECT_EQ(r.sampling.frequency_penalty, 2.0);
+  EXPECT_EQ(r.sampling.dry.multiplier, 0.8);
+  EXPECT_EQ(r.sampling.dry.base, 2.0);
+  EXPECT_EQ(r.sampling.dry.allowed_length, 4);
+  EXPECT_EQ(r.sampling.dry.last_n, 64);
+  EXPECT_THAT(r.sampling.dry.breakers, ElementsAre("\n"));
   EXPECT_EQ(r.seed, ~uint64_t{0});
   EXPECT_EQ(r.n, 3);
   EXPECT_EQ(r.max_tokens, 7);
