@@ -9,10 +9,11 @@ namespace lathe {
 
 // `model.layers.N.REST`.
 struct LayerName {
-  int64_t layer = -1;     // -1: the name is of another kind
+  int64_t layer = -1;
   std::string_view rest;  // borrows from the name
 };
 
+// Names of another kind, and layers that are no numbers from 0, give layer -1.
 LayerName split_layer_name(std::string_view name);
 
 // "model.layers.N."
