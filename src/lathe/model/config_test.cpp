@@ -576,6 +576,13 @@ TEST(GenerationDefaults, ReadsWhatIsThereAndKeepsTheRest) {
   EXPECT_EQ(some->temperature, 1.0);
   EXPECT_EQ(some->top_k, 50);
   EXPECT_THAT(some->eos_token_ids, ElementsAre(1, 2));
+  EXPECT_EQ(some->dry_multiplier, 0.0);
+  std::ofstream(file) << R"({"dry_multiplier": 0.8, "dry_base": 2, "dry_allowed_length": 3})";
+  const Result<GenerationDefaults> dry = load_generation_defaults(folder.path());
+  ASSERT_TRUE(dry.has_value()) << dry.error().message;
+  EXPECT_EQ(dry->dry_multiplier, 0.8);
+  EXPECT_EQ(dry->dry_base, 2.0);
+  EXPECT_EQ(dry->dry_allowed_length, 3);
 }
 
 TEST(GenerationDefaults, ErrorsNameFileAndField) {
@@ -589,6 +596,8 @@ TEST(GenerationDefaults, ErrorsNameFileAndField) {
   EXPECT_EQ(message(R"({"top_p": 0})"), str(file, ": top_p: expected a number above 0 and at most 1, found 0"));
   EXPECT_EQ(message(R"({"temperature": "hot"})"),
             str(file, ": temperature: expected a number from 0 to 1000, found \"hot\""));
+  EXPECT_EQ(message(R"({"dry_allowed_length": 0})"),
+            str(file, ": dry_allowed_length: expected an integer from 1 to 1048576, found 0"));
   EXPECT_EQ(message(R"({"eos_token_id": [1, null]})"),
             str(file, ": eos_token_id: expected an integer from 0 to 16777215, found null"));
   EXPECT_EQ(message("[]"), str(file, ": expected an object, found an array"));

@@ -34,14 +34,14 @@ Status validate(const DryParams& params);
 // By id: tokens whose bytes contain one of `texts`, none of which is empty. Without a tokenizer there are none.
 std::vector<bool> tokens_with(const Tokenizer* tokenizer, std::span<const std::string> texts);
 
-// For each token that has followed a sequence which the end of `history` repeats: the length of the longest, if it is
-// at least `least` (>= 1). `breakers` by id; ids beyond it are none. Ascending by id. Time is linear in the history,
-// apart from sorting what is found.
+// A token that has followed a sequence which the end of a text repeats, and how long that sequence is.
 struct Repetition {
   int32_t id = 0;
-  int64_t length = 0;
+  int64_t length = 0;  // of the longest
 };
 
+// All of them whose length is at least `least` (>= 1), ascending by id. `breakers` by id; ids beyond it are none. Time
+// is linear in the history, apart from sorting what is found.
 std::vector<Repetition> repetitions(std::span<const int32_t> history, const std::vector<bool>& breakers, int64_t least);
 
 // The penalty for one sequence.
