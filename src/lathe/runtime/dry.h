@@ -47,10 +47,7 @@ std::vector<Repetition> repetitions(std::span<const int32_t> history, const std:
 // The penalty for one sequence.
 class DryPenalty {
  public:
-  // Off.
-  DryPenalty() = default;
-
-  // `breakers` may be null: none.
+  // `breakers` may be null: none. Off when the multiplier is 0.
   DryPenalty(DryParams params, std::span<const int32_t> prompt, std::shared_ptr<const std::vector<bool>> breakers);
 
   // A token of the output.
