@@ -192,7 +192,7 @@ struct GenerateOptions {
   bool ignore_eos = false;                        // go on after the end-of-sequence token
   // DRY: a token that would continue a repeated sequence of L tokens, L at least dry_allowed_length, loses
   // dry_multiplier * dry_base^(L - dry_allowed_length) from its logit
-  std::optional<double> dry_multiplier = {};       // 0 to 100; 0: off (default)
+  std::optional<double> dry_multiplier = {};       // 0 to 100; 0: off (default, also where temperature is 0)
   std::optional<double> dry_base = {};             // 1 to 100; 1.75 (default)
   std::optional<int64_t> dry_allowed_length = {};  // from 1; 2 (default)
   int64_t dry_penalty_last_n = -1;                 // tokens of prompt and answer that are looked at; -1: all

@@ -185,9 +185,9 @@ class Completions(unittest.TestCase):
         self.assertEqual(len({c.text for c in several.choices}), 3)
         again = self.complete(n=3, temperature=1, seed=5)
         self.assertEqual([c.text for c in again.choices], [c.text for c in several.choices])
-        self.assertEqual(self.complete(temperature=2, extra_body={"top_k": 1}).choices[0].text, text)
-        self.assertEqual(self.complete(temperature=2, extra_body={"min_p": 1}).choices[0].text, text)
-        self.assertEqual(self.complete(temperature=2, top_p=1e-9).choices[0].text, text)
+        self.assertEqual(self.complete(temperature=2, extra_body={"top_k": 1, "dry_multiplier": 0}).choices[0].text, text)
+        self.assertEqual(self.complete(temperature=2, extra_body={"min_p": 1, "dry_multiplier": 0}).choices[0].text, text)
+        self.assertEqual(self.complete(temperature=2, top_p=1e-9, extra_body={"dry_multiplier": 0}).choices[0].text, text)
         self.assertNotEqual(self.complete(frequency_penalty=2, presence_penalty=2, max_tokens=64).choices[0].text,
                             self.complete(max_tokens=64).choices[0].text)
         forced = self.complete(logit_bias={"77": 100}, max_tokens=3, extra_body={"return_token_ids": True})

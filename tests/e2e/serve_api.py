@@ -203,9 +203,10 @@ class Answers(unittest.TestCase):
         forced = self.ask(return_token_ids=True, logit_bias={"77": 100}, max_tokens=3)["choices"][0]["token_ids"]
         self.assertEqual(forced, [77] * 3)
         # The order of the candidates: top-k of 1 is greedy at any temperature.
-        same = self.ask(return_token_ids=True, temperature=2, top_k=1)["choices"][0]["token_ids"]
+        plainly = {"return_token_ids": True, "temperature": 2, "dry_multiplier": 0}
+        same = self.ask(**plainly, top_k=1)["choices"][0]["token_ids"]
         self.assertEqual(same, plain)
-        same = self.ask(return_token_ids=True, temperature=2, min_p=1)["choices"][0]["token_ids"]
+        same = self.ask(**plainly, min_p=1)["choices"][0]["token_ids"]
         self.assertEqual(same, plain)
         expected = generate("-p", PROMPT, "-n", 24, "--temperature", 0, "--frequency-penalty", 2, "--presence-penalty", 1,
                             "--repetition-penalty", 1.2)["token_ids"]

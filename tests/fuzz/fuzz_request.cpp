@@ -12,7 +12,7 @@ using namespace lathe::server;  // NOLINT(google-build-using-namespace)
 
 namespace {
 
-constexpr RequestLimits kLimits = {.vocab_size = 300, .defaults = {}, .max_choices = 128};
+const RequestLimits kLimits = {.vocab_size = 300, .defaults = {}, .max_choices = 128};
 
 bool is_id(int32_t id) {
   return id >= 0 && id < kLimits.vocab_size;

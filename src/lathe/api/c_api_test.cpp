@@ -387,13 +387,13 @@ TEST_F(CApi, InfoForOlderAndNewerCallers) {
   EXPECT_EQ(newer.known.vocab_size, 4096);
   EXPECT_EQ(newer.known.context_size, 96);
   EXPECT_EQ(newer.known.max_context_size, 512);
-  EXPECT_EQ(newer.known.layer_count, 6);
+  EXPECT_EQ(newer.known.layer_count, 9);
   EXPECT_EQ(newer.known.hidden_size, 256);
   EXPECT_EQ(newer.known.attention_head_count, 8);
   EXPECT_EQ(newer.known.routed_expert_count, 16);
   EXPECT_EQ(newer.known.experts_per_token, 2);
-  EXPECT_EQ(newer.known.cache_bytes_per_token, 6 * (64 + 16) * 2);
-  EXPECT_EQ(newer.known.cache_bytes, 128u * 6 * (64 + 16) * 2) << "whole pages";
+  EXPECT_EQ(newer.known.cache_bytes_per_token, 9 * (64 + 16) * 2);
+  EXPECT_EQ(newer.known.cache_bytes, 128u * 9 * (64 + 16) * 2) << "whole pages";
   EXPECT_GT(newer.known.parameter_count, newer.known.active_parameter_count);
   EXPECT_GT(newer.known.weight_bytes, 0u);
   EXPECT_GT(newer.known.scratch_bytes, 0u);

@@ -123,8 +123,7 @@ lathe::Result<lathe::EngineOptions> engine_options(std::string_view model, const
 
 // The request's own values over the model's generation_config.json.
 lathe::SamplingParams sampling_params(const GenerateOptions& options, const lathe::GenerationDefaults& defaults) {
-  lathe::SamplingParams params = lathe::default_sampling(defaults);
-  params.temperature = options.temperature.value_or(params.temperature);
+  lathe::SamplingParams params = lathe::default_sampling(defaults, options.temperature);
   params.top_k = options.top_k.value_or(params.top_k);
   params.top_p = options.top_p.value_or(params.top_p);
   params.min_p = options.min_p;

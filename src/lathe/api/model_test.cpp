@@ -60,8 +60,9 @@ TEST(Model, GeneratesWhatTheEngineGenerates) {
   };
 
   const std::vector<Case> cases = {
+      // What is not given comes from generation_config.json.
       {{.temperature = 0.0}, {.temperature = 0.0}},
-      {{.seed = 7}, {.temperature = 0.7, .top_p = 0.95, .seed = 7}},  // the rest from generation_config.json
+      {{.seed = 7}, {.temperature = 0.6, .top_p = 0.9, .dry = {.multiplier = 0.8}, .seed = 7}},
       {{.temperature = 1.5,
         .top_k = 20,
         .top_p = 0.9,
@@ -69,7 +70,8 @@ TEST(Model, GeneratesWhatTheEngineGenerates) {
         .repetition_penalty = 1.2,
         .presence_penalty = 0.5,
         .frequency_penalty = 0.25,
-        .seed = 8},
+        .seed = 8,
+        .dry_multiplier = 0.0},
        {.temperature = 1.5,
         .top_k = 20,
         .top_p = 0.9,
@@ -86,7 +88,7 @@ TEST(Model, GeneratesWhatTheEngineGenerates) {
         .dry_penalty_last_n = 30,
         .dry_sequence_breakers = std::vector<std::string>{"."}},
        {.temperature = 0.3,
-        .top_p = 0.95,
+        .top_p = 0.9,
         .dry = {.multiplier = 0.8, .base = 2.0, .allowed_length = 1, .last_n = 30, .breakers = {"."}},
         .seed = 9}},
   };
@@ -335,21 +337,22 @@ TEST(Model, LogitsRefuseWhatIsNotATokenOrDoesNotFit) {
 }
 
 TEST(Model, InfoSaysWhatTheModelIs) {
+  constexpr int64_t kLayers = 9;
   const Model model = open_story({.threads = 1, .context_size = 128, .compute = Compute::kF32});
   const ModelInfo& info = model.info();
   EXPECT_EQ(info.architecture, "DeepseekV2ForCausalLM");
   EXPECT_EQ(info.vocab_size, 4096);
   EXPECT_EQ(info.context_size, 128);
   EXPECT_EQ(info.max_context_size, 512);
-  EXPECT_EQ(info.layers, 6);
+  EXPECT_EQ(info.layers, kLayers);
   EXPECT_EQ(info.hidden_size, 256);
   EXPECT_EQ(info.attention_heads, 8);
   EXPECT_EQ(info.routed_experts, 16);
   EXPECT_EQ(info.experts_per_token, 2);
   EXPECT_GT(info.parameters, info.active_parameters);
   EXPECT_GT(info.active_parameters, 1'000'000);
-  EXPECT_EQ(info.cache_bytes_per_token, 6 * (64 + 16) * 4);
-  EXPECT_EQ(info.cache_bytes, 128u * 6 * (64 + 16) * 4);
+  EXPECT_EQ(info.cache_bytes_per_token, kLayers * (64 + 16) * 4);
+  EXPECT_EQ(info.cache_bytes, 128u * kLayers * (64 + 16) * 4);
   EXPECT_GT(info.weight_bytes, 0u);
   EXPECT_GT(info.scratch_bytes, 0u);
   EXPECT_EQ(info.threads, 1);
@@ -360,9 +363,10 @@ TEST(Model, InfoSaysWhatTheModelIs) {
   EXPECT_TRUE(model.warnings().empty());
   EXPECT_LT(open_story({.threads = 1, .weight_type = "q4_0"}).info().weight_bytes,
             open_story({.threads = 1}).info().weight_bytes / 2);
-  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kBF16}).info().cache_bytes_per_token, 6 * (64 + 16) * 2);
-  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ8}).info().cache_bytes_per_token, 6 * 3 * 34);
-  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ6}).info().cache_bytes_per_token, 6 * 3 * 24);
+  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kBF16}).info().cache_bytes_per_token,
+            kLayers * (64 + 16) * 2);
+  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ8}).info().cache_bytes_per_token, kLayers * 3 * 34);
+  EXPECT_EQ(open_story({.threads = 1, .cache_type = CacheType::kQ6}).info().cache_bytes_per_token, kLayers * 3 * 24);
 }
 
 TEST(Model, WithoutTokenizerIdsWorkAndTextDoesNot) {

@@ -104,8 +104,7 @@ Result<std::unique_ptr<Engine>> open_engine(const EngineFlags& flags,
 }
 
 Result<SamplingParams> sampling_params(const SamplingFlags& flags, const GenerationDefaults& defaults) {
-  SamplingParams params = default_sampling(defaults);
-  params.temperature = flags.temperature.value_or(params.temperature);
+  SamplingParams params = default_sampling(defaults, flags.temperature);
   params.top_k = flags.top_k.value_or(params.top_k);
   params.top_p = flags.top_p.value_or(params.top_p);
   params.min_p = flags.min_p;

@@ -126,7 +126,7 @@ struct GenerationDefaults {
   double top_p = 1.0;
   int64_t top_k = 0;  // 0: off
   double repetition_penalty = 1.0;
-  double dry_multiplier = 0.0;  // 0: off; this and the next two are known to Lathe alone
+  double dry_multiplier = 0.0;  // 0: off; not of greedy answers; this and the next two are known to Lathe alone
   double dry_base = 1.75;
   int64_t dry_allowed_length = 2;
   std::vector<int64_t> eos_token_ids;

@@ -152,7 +152,8 @@ TEST(DryParams, RangesAreChecked) {
 }
 
 TEST(TokensWith, TakesTokensThatHoldATextAnywhere) {
-  const Result<Tokenizer> tokenizer = Tokenizer::open(std::filesystem::path(LATHE_SOURCE_DIR) / "models" / "storyteller");
+  const Result<Tokenizer> tokenizer =
+      Tokenizer::open(std::filesystem::path(LATHE_SOURCE_DIR) / "models" / "storyteller");
   ASSERT_TRUE(tokenizer) << tokenizer.error().message;
   const std::vector<bool> breakers = tokens_with(&*tokenizer, std::vector<std::string>{"\n", "\""});
   ASSERT_EQ(std::ssize(breakers), tokenizer->vocabulary_size());

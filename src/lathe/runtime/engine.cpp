@@ -83,13 +83,13 @@ Result<MtpLayer> choose_mtp(const ModelConfig& config, const EngineOptions& opti
 
 }  // namespace
 
-SamplingParams default_sampling(const GenerationDefaults& defaults) {
+SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature) {
   SamplingParams params;
-  params.temperature = defaults.do_sample ? defaults.temperature : 0.0;
+  params.temperature = temperature.value_or(defaults.do_sample ? defaults.temperature : 0.0);
   params.top_k = defaults.do_sample ? defaults.top_k : 0;
   params.top_p = defaults.do_sample ? defaults.top_p : 1.0;
   params.repetition_penalty = defaults.repetition_penalty;
-  params.dry.multiplier = defaults.dry_multiplier;
+  params.dry.multiplier = params.temperature > 0.0 ? defaults.dry_multiplier : 0.0;
   params.dry.base = defaults.dry_base;
   params.dry.allowed_length = defaults.dry_allowed_length;
   return params;

@@ -61,9 +61,10 @@ inline constexpr int64_t kMostDraftTokens = 32;  // of one request and step
 enum class FinishReason { kStop, kLength, kCancelled };
 std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
 
-// What the model's authors recommend: generation_config.json's values when it says do_sample, else greedy. The seed is
-// 0.
-SamplingParams default_sampling(const GenerationDefaults& defaults);
+// What the model's authors recommend: generation_config.json's values when it says do_sample, else greedy; a
+// `temperature` goes over theirs. Greedy answers have no DRY penalty, so that they are the model's likeliest tokens.
+// The seed is 0.
+SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature = {});
 
 // A seed that differs from call to call, for requests that name none.
 uint64_t random_seed();

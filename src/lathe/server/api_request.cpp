@@ -68,6 +68,7 @@ void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationR
   SamplingParams& s = out.sampling;
   s = limits.defaults;
   reader.real("temperature", 0, 2, s.temperature);
+  if (s.temperature == 0.0) s.dry.multiplier = 0.0;  // greedy is what the model itself says
   reader.real("top_p", 0, 1, s.top_p);
   if (!reader.failed() && s.top_p == 0.0) reader.fail("top_p", "expected a number above 0, found 0");
   int64_t top_k = s.top_k;

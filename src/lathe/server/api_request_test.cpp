@@ -11,7 +11,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::Pair;
 
-constexpr RequestLimits kLimits = {.vocab_size = 300, .defaults = {.temperature = 0.7}, .max_choices = 128};
+const RequestLimits kLimits = {.vocab_size = 300, .defaults = {.temperature = 0.7}, .max_choices = 128};
 
 GenerationRequest chat_of(const std::string& fields) {
   GenerationRequest out;
@@ -41,6 +41,18 @@ TEST(ApiRequest, LeavesDefaults) {
   EXPECT_EQ(chat.template_variables.dump(),
             R"({"messages":[{"role":"user","content":"hi"}],"add_generation_prompt":true})");
   EXPECT_EQ(completion_of(R"("prompt": "a")").max_tokens, 16);
+}
+
+TEST(ApiRequest, GreedyAnswersHaveNoDryPenaltyUnlessAskedFor) {
+  const RequestLimits limits = {.vocab_size = 300, .defaults = {.temperature = 0.7, .dry = {.multiplier = 0.8}}};
+  const auto multiplier = [&](const std::string& more) {
+    GenerationRequest out;
+    EXPECT_FALSE(parse_completion_request(R"({"prompt": "a")" + more + "}", limits, out).has_value()) << more;
+    return out.sampling.dry.multiplier;
+  };
+  EXPECT_EQ(multiplier(""), 0.8);
+  EXPECT_EQ(multiplier(R"(, "temperature": 0)"), 0.0);
+  EXPECT_EQ(multiplier(R"(, "temperature": 0, "dry_multiplier": 0.5)"), 0.5);
 }
 
 TEST(ApiRequest, ReadsEveryField) {
