@@ -244,8 +244,7 @@ class Model:
 
         Options: max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty,
         seed, ignore_eos, stop, dry_multiplier, dry_base, dry_allowed_length, dry_penalty_last_n, dry_sequence_breakers.
-        `on_piece` is called for every token; False from it ends the answer, and what it raises
-        is raised here.
+        `on_piece` is called for every token; False from it ends the answer, and what it raises is raised here.
         """
         function, head = self._prompt(prompt)
         return self._answer(function, head, options, on_piece)

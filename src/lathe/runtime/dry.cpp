@@ -4,16 +4,12 @@
 #include <cmath>
 
 #include "lathe/base/str.h"
+#include "lathe/runtime/param_range.h"
 
 namespace lathe {
 namespace {
 
 constexpr double kMaxPenalty = 1e30;  // finite in fp32
-
-Status in_range(const char* name, double value, double low, double high) {
-  if (value >= low && value <= high) return {};
-  return Error{Errc::kInvalidArgument, str(name, ": expected a number from ", low, " to ", high, ", found ", value)};
-}
 
 Status whole_in_range(const char* name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return {};

@@ -7,17 +7,13 @@
 
 #include "lathe/base/rng.h"
 #include "lathe/base/str.h"
+#include "lathe/runtime/param_range.h"
 
 namespace lathe {
 
 namespace {
 
 constexpr float kMasked = -std::numeric_limits<float>::infinity();
-
-Status in_range(const char* name, double value, double low, double high) {
-  if (value >= low && value <= high) return {};
-  return Error{Errc::kInvalidArgument, str(name, ": expected a number from ", low, " to ", high, ", found ", value)};
-}
 
 // Candidates in the order of sampling: most likely first, the lower id on ties.
 bool more_likely(const std::pair<float, int32_t>& a, const std::pair<float, int32_t>& b) {

@@ -1,6 +1,5 @@
 #include "lathe/formats/quant/recipe.h"
 
-#include <algorithm>
 #include <array>
 
 #include "lathe/base/ascii.h"
