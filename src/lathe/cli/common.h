@@ -14,6 +14,7 @@
 #include "lathe/base/json.h"
 #include "lathe/base/result.h"
 #include "lathe/cli/options.h"
+#include "lathe/model/generation_defaults.h"
 #include "lathe/runtime/engine.h"
 
 namespace lathe::cli {

@@ -12,6 +12,7 @@
 #include "lathe/formats/gguf.h"
 #include "lathe/formats/gguf_writer.h"
 #include "lathe/model/config.h"
+#include "lathe/model/generation_defaults.h"
 
 namespace lathe::convert {
 

@@ -119,22 +119,4 @@ std::string_view name_of(ScoringFunc value);
 // The spelling of config.json, e.g. "yarn"; "none" without scaling.
 std::string_view name_of(RopeScalingType value);
 
-// generation_config.json: sampling defaults of the model. Absent fields keep their defaults.
-struct GenerationDefaults {
-  bool do_sample = false;
-  double temperature = 1.0;
-  double top_p = 1.0;
-  int64_t top_k = 0;  // 0: off
-  double repetition_penalty = 1.0;
-  double dry_multiplier = 0.0;  // 0: off; not of greedy answers; this and the next two are known to Lathe alone
-  double dry_base = 1.75;
-  int64_t dry_allowed_length = 2;
-  std::vector<int64_t> eos_token_ids;
-};
-
-// Checks types and ranges; fields of other names are ignored. Errors are kInvalidData and name the field.
-Result<GenerationDefaults> parse_generation_defaults(const Json& json);
-// Reads folder/generation_config.json; without one, the defaults. Errors name the file and the field.
-Result<GenerationDefaults> load_generation_defaults(const std::filesystem::path& folder);
-
 }  // namespace lathe

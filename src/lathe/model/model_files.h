@@ -8,6 +8,7 @@
 #include "lathe/base/result.h"
 #include "lathe/formats/checkpoint.h"
 #include "lathe/model/config.h"
+#include "lathe/model/generation_defaults.h"
 #include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe {

@@ -42,8 +42,8 @@ std::vector<int64_t> common_prefixes(std::span<const int32_t> text) {
 }  // namespace
 
 Status validate(const DryParams& p) {
-  LATHE_TRY(in_range("dry_multiplier", p.multiplier, 0.0, 100.0));
-  LATHE_TRY(in_range("dry_base", p.base, 1.0, 100.0));
+  LATHE_TRY(in_range("dry_multiplier", p.multiplier, 0.0, kMaxDryMultiplier));
+  LATHE_TRY(in_range("dry_base", p.base, 1.0, kMaxDryBase));
   LATHE_TRY(whole_in_range("dry_allowed_length", p.allowed_length, 1, kMaxDryLength));
   LATHE_TRY(whole_in_range("dry_penalty_last_n", p.last_n, -1, INT64_MAX));
   if (std::ssize(p.breakers) > kMaxDryBreakers) {

@@ -13,16 +13,16 @@
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/model/generation_defaults.h"
 #include "lathe/tokenizer/tokenizer.h"
 
 namespace lathe {
 
-inline constexpr int64_t kMaxDryLength = int64_t{1} << 20;
 inline constexpr int64_t kMaxDryBreakers = 64;
 
 struct DryParams {
-  double multiplier = 0.0;     // [0, 100]; 0: off
-  double base = 1.75;          // [1, 100]
+  double multiplier = 0.0;     // [0, kMaxDryMultiplier]; 0: off
+  double base = 1.75;          // [1, kMaxDryBase]
   int64_t allowed_length = 2;  // [1, kMaxDryLength] tokens
   int64_t last_n = -1;         // of prompt and output the last so many tokens are looked at; -1: all
   std::vector<std::string> breakers = {"\n", ":", "\"", "*"};

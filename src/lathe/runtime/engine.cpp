@@ -83,18 +83,6 @@ Result<MtpLayer> choose_mtp(const ModelConfig& config, const EngineOptions& opti
 
 }  // namespace
 
-SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature) {
-  SamplingParams params;
-  params.temperature = temperature.value_or(defaults.do_sample ? defaults.temperature : 0.0);
-  params.top_k = defaults.do_sample ? defaults.top_k : 0;
-  params.top_p = defaults.do_sample ? defaults.top_p : 1.0;
-  params.repetition_penalty = defaults.repetition_penalty;
-  params.dry.multiplier = params.temperature > 0.0 ? defaults.dry_multiplier : 0.0;
-  params.dry.base = defaults.dry_base;
-  params.dry.allowed_length = defaults.dry_allowed_length;
-  return params;
-}
-
 uint64_t random_seed() {
   std::random_device random;
   return random() | uint64_t{random()} << 32;

@@ -15,6 +15,7 @@
 #include "lathe/base/thread_pool.h"
 #include "lathe/model/config.h"
 #include "lathe/model/decoder.h"
+#include "lathe/model/generation_defaults.h"
 #include "lathe/model/memory_plan.h"
 #include "lathe/model/weights.h"
 #include "lathe/runtime/drafter.h"
@@ -60,11 +61,6 @@ inline constexpr int64_t kMostDraftTokens = 32;  // of one request and step
 
 enum class FinishReason { kStop, kLength, kCancelled };
 std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
-
-// What the model's authors recommend: generation_config.json's values when it says do_sample, else greedy; a
-// `temperature` goes over theirs. Greedy answers have no DRY penalty, so that they are the model's likeliest tokens.
-// The seed is 0.
-SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature = {});
 
 // A seed that differs from call to call, for requests that name none.
 uint64_t random_seed();

@@ -84,22 +84,6 @@ std::vector<int32_t> ids_of(const Completion& completion) {
   return ids;
 }
 
-TEST(DefaultSampling, IsTheModelsAndGreedyWithoutPenaltyAtTemperatureZero) {
-  GenerationDefaults defaults;
-  defaults.temperature = 0.6;
-  defaults.top_p = 0.9;
-  defaults.dry_multiplier = 0.8;
-  EXPECT_EQ(default_sampling(defaults).temperature, 0.0) << "do_sample is false";
-  EXPECT_EQ(default_sampling(defaults).dry.multiplier, 0.0);
-  defaults.do_sample = true;
-  EXPECT_EQ(default_sampling(defaults).temperature, 0.6);
-  EXPECT_EQ(default_sampling(defaults).dry.multiplier, 0.8);
-  EXPECT_EQ(default_sampling(defaults, 1.5).temperature, 1.5);
-  EXPECT_EQ(default_sampling(defaults, 1.5).dry.multiplier, 0.8);
-  EXPECT_EQ(default_sampling(defaults, 0.0).temperature, 0.0);
-  EXPECT_EQ(default_sampling(defaults, 0.0).dry.multiplier, 0.0);
-}
-
 TEST(Engine, MaxTokensZeroComputesThePromptAndNothingElse) {
   const TinyEngine engine(128);
   const Completion completion = generate(*engine.engine, greedy_request({5, 6, 7}, 0));

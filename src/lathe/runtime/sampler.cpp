@@ -22,6 +22,18 @@ bool more_likely(const std::pair<float, int32_t>& a, const std::pair<float, int3
 
 }  // namespace
 
+SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature) {
+  SamplingParams params;
+  params.temperature = temperature.value_or(defaults.do_sample ? defaults.temperature : 0.0);
+  params.top_k = defaults.do_sample ? defaults.top_k : 0;
+  params.top_p = defaults.do_sample ? defaults.top_p : 1.0;
+  params.repetition_penalty = defaults.repetition_penalty;
+  params.dry.multiplier = params.temperature > 0.0 ? defaults.dry_multiplier : 0.0;
+  params.dry.base = defaults.dry_base.value_or(params.dry.base);
+  params.dry.allowed_length = defaults.dry_allowed_length.value_or(params.dry.allowed_length);
+  return params;
+}
+
 Status validate(const SamplingParams& p, int64_t vocab_size) {
   LATHE_TRY(in_range("temperature", p.temperature, 0.0, 100.0));
   LATHE_TRY(in_range("top_p", p.top_p, 0.0, 1.0));

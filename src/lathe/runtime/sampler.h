@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "lathe/base/result.h"
+#include "lathe/model/generation_defaults.h"
 #include "lathe/runtime/dry.h"
 #include "lathe/tokenizer/token_constraint.h"
 
@@ -31,6 +32,11 @@ struct SamplingParams {
   uint64_t seed = 0;
   int64_t logprobs = -1;  // top alternatives per token to report, -1: none
 };
+
+// What the model's authors recommend: generation_config.json's values when it says do_sample, else greedy; a
+// `temperature` goes over theirs. Greedy answers have no DRY penalty, so that they are the model's likeliest tokens.
+// The seed is 0.
+SamplingParams default_sampling(const GenerationDefaults& defaults, std::optional<double> temperature = {});
 
 // Ranges of every field; the message names the field, its range and the value.
 Status validate(const SamplingParams& params, int64_t vocab_size);

@@ -53,6 +53,22 @@ TEST(LogSumExp, IsStableAndTakesInfinities) {
   EXPECT_EQ(log_sum_exp(std::vector<float>{-kInfinity}), -kInfinity);
 }
 
+TEST(DefaultSampling, IsTheModelsAndGreedyWithoutPenaltyAtTemperatureZero) {
+  GenerationDefaults defaults;
+  defaults.temperature = 0.6;
+  defaults.top_p = 0.9;
+  defaults.dry_multiplier = 0.8;
+  EXPECT_EQ(default_sampling(defaults).temperature, 0.0) << "do_sample is false";
+  EXPECT_EQ(default_sampling(defaults).dry.multiplier, 0.0);
+  defaults.do_sample = true;
+  EXPECT_EQ(default_sampling(defaults).temperature, 0.6);
+  EXPECT_EQ(default_sampling(defaults).dry.multiplier, 0.8);
+  EXPECT_EQ(default_sampling(defaults, 1.5).temperature, 1.5);
+  EXPECT_EQ(default_sampling(defaults, 1.5).dry.multiplier, 0.8);
+  EXPECT_EQ(default_sampling(defaults, 0.0).temperature, 0.0);
+  EXPECT_EQ(default_sampling(defaults, 0.0).dry.multiplier, 0.0);
+}
+
 TEST(Sampler, TemperatureZeroIsGreedyWithTiesToTheLowestId) {
   const SamplingParams greedy{.temperature = 0.0, .seed = 99};
   EXPECT_EQ(sample_one(greedy, {0.5F, 2.0F, 2.0F, 2.0F}), 1);

@@ -56,8 +56,8 @@ std::vector<std::string> read_texts(FieldReader& reader, const char* name, TextL
 }
 
 void read_dry(FieldReader& reader, DryParams& dry) {
-  reader.real("dry_multiplier", 0, 100, dry.multiplier);
-  reader.real("dry_base", 1, 100, dry.base);
+  reader.real("dry_multiplier", 0, kMaxDryMultiplier, dry.multiplier);
+  reader.real("dry_base", 1, kMaxDryBase, dry.base);
   reader.whole("dry_allowed_length", 1, kMaxDryLength, dry.allowed_length);
   reader.whole("dry_penalty_last_n", -1, kMaxTokens, dry.last_n);
   if (reader.find("dry_sequence_breakers") == nullptr) return;
@@ -65,10 +65,10 @@ void read_dry(FieldReader& reader, DryParams& dry) {
 }
 
 void read_sampling(FieldReader& reader, const RequestLimits& limits, GenerationRequest& out) {
+  double temperature = 0.0;
+  const bool has_temperature = reader.real("temperature", 0, 2, temperature);
   SamplingParams& s = out.sampling;
-  s = limits.defaults;
-  reader.real("temperature", 0, 2, s.temperature);
-  if (s.temperature == 0.0) s.dry.multiplier = 0.0;  // greedy is what the model itself says
+  s = default_sampling(limits.defaults, has_temperature ? std::optional(temperature) : std::nullopt);
   reader.real("top_p", 0, 1, s.top_p);
   if (!reader.failed() && s.top_p == 0.0) reader.fail("top_p", "expected a number above 0, found 0");
   int64_t top_k = s.top_k;

@@ -18,8 +18,8 @@ namespace lathe::server {
 // What the checks depend on.
 struct RequestLimits {
   int64_t vocab_size = 0;
-  SamplingParams defaults = {};  // of fields that a request leaves out
-  int64_t max_choices = 128;     // prompts times n
+  GenerationDefaults defaults = {};  // of fields that a request leaves out
+  int64_t max_choices = 128;         // prompts times n
 };
 
 inline constexpr int64_t kMaxStopStrings = 16;

@@ -11,7 +11,8 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::Pair;
 
-const RequestLimits kLimits = {.vocab_size = 300, .defaults = {.temperature = 0.7}, .max_choices = 128};
+const RequestLimits kLimits = {
+    .vocab_size = 300, .defaults = {.do_sample = true, .temperature = 0.7}, .max_choices = 128};
 
 GenerationRequest chat_of(const std::string& fields) {
   GenerationRequest out;
@@ -44,7 +45,8 @@ TEST(ApiRequest, LeavesDefaults) {
 }
 
 TEST(ApiRequest, GreedyAnswersHaveNoDryPenaltyUnlessAskedFor) {
-  const RequestLimits limits = {.vocab_size = 300, .defaults = {.temperature = 0.7, .dry = {.multiplier = 0.8}}};
+  RequestLimits limits = {.vocab_size = 300,
+                          .defaults = {.do_sample = true, .temperature = 0.7, .dry_multiplier = 0.8}};
   const auto multiplier = [&](const std::string& more) {
     GenerationRequest out;
     EXPECT_FALSE(parse_completion_request(R"({"prompt": "a")" + more + "}", limits, out).has_value()) << more;
@@ -53,6 +55,9 @@ TEST(ApiRequest, GreedyAnswersHaveNoDryPenaltyUnlessAskedFor) {
   EXPECT_EQ(multiplier(""), 0.8);
   EXPECT_EQ(multiplier(R"(, "temperature": 0)"), 0.0);
   EXPECT_EQ(multiplier(R"(, "temperature": 0, "dry_multiplier": 0.5)"), 0.5);
+  limits.defaults.do_sample = false;  // greedy unless a request says otherwise
+  EXPECT_EQ(multiplier(""), 0.0);
+  EXPECT_EQ(multiplier(R"(, "temperature": 0.7)"), 0.8);
 }
 
 TEST(ApiRequest, ReadsEveryField) {

@@ -89,7 +89,7 @@ Result<std::unique_ptr<const ServedModel>> ServedModel::open(
   }
   model->constraints =
       std::make_unique<ConstraintCache>(*model->tokenizer, engine.config().vocab_size, engine.eos_ids());
-  model->limits = {.vocab_size = engine.config().vocab_size, .defaults = default_sampling(engine.defaults())};
+  model->limits = {.vocab_size = engine.config().vocab_size, .defaults = engine.defaults()};
   return std::unique_ptr<const ServedModel>(std::move(model));
 }
 

@@ -1,6 +1,6 @@
-// generation_config.json: the sampling settings that the model's authors recommend.
+#include "lathe/model/generation_defaults.h"
+
 #include "lathe/base/str.h"
-#include "lathe/model/config.h"
 #include "lathe/model/config_fields.h"
 
 namespace lathe {
@@ -28,6 +28,18 @@ Status read_eos(FieldReader& fields, std::vector<int64_t>& ids) {
   return {};
 }
 
+Status read_dry(FieldReader& fields, GenerationDefaults& out) {
+  LATHE_TRY(fields.real("dry_multiplier", {0.0, kMaxDryMultiplier}, Presence::kNullIsAbsent, out.dry_multiplier));
+  if (fields.find_value("dry_base") != nullptr) {
+    LATHE_TRY(fields.real("dry_base", {1.0, kMaxDryBase}, Presence::kRequired, out.dry_base.emplace()));
+  }
+  if (fields.find_value("dry_allowed_length") != nullptr) {
+    LATHE_TRY(fields.integer(
+        "dry_allowed_length", {1, kMaxDryLength}, Presence::kRequired, out.dry_allowed_length.emplace()));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<GenerationDefaults> parse_generation_defaults(const Json& json) {
@@ -40,9 +52,7 @@ Result<GenerationDefaults> parse_generation_defaults(const Json& json) {
   LATHE_TRY(fields.real("top_p", {0.0, 1.0, true}, kNullable, out.top_p));
   LATHE_TRY(fields.integer("top_k", {0, int64_t{1} << 24}, kNullable, out.top_k));
   LATHE_TRY(fields.real("repetition_penalty", {0.0, 1e3, true}, kNullable, out.repetition_penalty));
-  LATHE_TRY(fields.real("dry_multiplier", {0.0, 100.0}, kNullable, out.dry_multiplier));
-  LATHE_TRY(fields.real("dry_base", {1.0, 100.0}, kNullable, out.dry_base));
-  LATHE_TRY(fields.integer("dry_allowed_length", {1, int64_t{1} << 20}, kNullable, out.dry_allowed_length));
+  LATHE_TRY(read_dry(fields, out));
   LATHE_TRY(read_eos(fields, out.eos_token_ids));
   return out;
 }
