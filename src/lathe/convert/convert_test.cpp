@@ -377,7 +377,8 @@ TEST(Convert, TokenizerAndSamplingGoAlong) {
     "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "Ġ": 3}, "merges": [["a", "b"]]}})";
   std::ofstream(source / "tokenizer.json") << tokenizer;
   std::ofstream(source / "tokenizer_config.json") << R"({"bos_token": "<|bos|>", "chat_template": "{{ bos_token }}"})";
-  std::ofstream(source / "generation_config.json") << R"({"do_sample": true, "temperature": 0.5, "top_p": 0.75})";
+  std::ofstream(source / "generation_config.json") << R"({
+    "do_sample": true, "temperature": 0.5, "top_p": 0.75, "dry_multiplier": 0.8, "dry_base": 2, "dry_allowed_length": 3})";
   must_convert({.source = source, .destination = dir / "m.gguf", .target = Target::kGguf});
   const auto model = GgufModel::open(dir / "m.gguf").value();
   const auto* tokens = model->header().find("tokenizer.ggml.tokens")->array();
@@ -404,6 +405,9 @@ TEST(Convert, TokenizerAndSamplingGoAlong) {
   EXPECT_TRUE(defaults->do_sample);
   EXPECT_EQ(defaults->temperature, 0.5);
   EXPECT_EQ(defaults->top_p, 0.75);
+  EXPECT_EQ(defaults->dry_multiplier, 0.8);
+  EXPECT_EQ(defaults->dry_base, 2.0);
+  EXPECT_EQ(defaults->dry_allowed_length, 3);
 
   must_convert({.source = dir / "m.gguf", .destination = dir / "back", .target = Target::kHf});
   EXPECT_EQ(contents(dir / "back" / "tokenizer.json"), tokenizer);

@@ -210,10 +210,18 @@ Metadata sampling_metadata(const GenerationDefaults& defaults) {
   const auto add = [&out](std::string_view key, GgufValue value) {
     out.emplace_back(str("general.sampling.", key), std::move(value));
   };
+  const auto add_own = [&out](std::string_view key, GgufValue value) {
+    out.emplace_back(str("lathe.sampling.", key), std::move(value));
+  };
   add("temp", static_cast<float>(defaults.temperature));
   if (defaults.top_p < 1.0) add("top_p", static_cast<float>(defaults.top_p));
   if (defaults.top_k > 0) add("top_k", static_cast<int32_t>(defaults.top_k));
   if (defaults.repetition_penalty != 1.0) add("penalty_repeat", static_cast<float>(defaults.repetition_penalty));
+  if (defaults.dry_multiplier > 0.0) add_own("dry_multiplier", static_cast<float>(defaults.dry_multiplier));
+  if (defaults.dry_base) add_own("dry_base", static_cast<float>(*defaults.dry_base));
+  if (defaults.dry_allowed_length) {
+    add_own("dry_allowed_length", static_cast<int32_t>(*defaults.dry_allowed_length));
+  }
   return out;
 }
 

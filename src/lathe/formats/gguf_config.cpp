@@ -458,6 +458,13 @@ Result<Json> gguf_generation_config(const GgufModel& model) {
   if (top_p) out.set("top_p", *top_p);
   if (top_k) out.set("top_k", std::max<int64_t>(*top_k, 0));
   if (repetition) out.set("repetition_penalty", *repetition);
+  Keys own(model, "lathe.sampling.");  // there is no common name for these
+  for (const std::string_view name : {"dry_multiplier", "dry_base"}) {
+    LATHE_TRY(const std::optional<double> value, own.real(name));
+    if (value) out.set(name, *value);
+  }
+  LATHE_TRY(const std::optional<int64_t> dry_length, own.integer("dry_allowed_length"));
+  if (dry_length) out.set("dry_allowed_length", *dry_length);
   return out;
 }
 

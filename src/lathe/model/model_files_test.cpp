@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "lathe/base/str.h"
 #include "lathe/formats/gguf.h"
 #include "lathe/formats/gguf_tokenizer.h"
 #include "lathe/model/shapes.h"
@@ -329,6 +330,14 @@ TEST(ModelFiles, SamplingDefaultsAreGreedyUnlessTheFileSays) {
   EXPECT_EQ(defaults.temperature, 0.3);
   EXPECT_EQ(defaults.top_p, 0.95);
   EXPECT_EQ(defaults.top_k, 40);
+  EXPECT_EQ(defaults.dry_multiplier, 0.0);
+  draft.set("lathe.sampling.dry_multiplier", 0.8F);
+  draft.set("lathe.sampling.dry_allowed_length", int32_t{0});
+  draft.write(dir / "m.gguf");
+  const Result<GenerationDefaults> wrong = opened(dir / "m.gguf").generation_defaults();
+  ASSERT_FALSE(wrong.has_value());
+  EXPECT_EQ(wrong.error().message,
+            str((dir / "m.gguf").string(), ": dry_allowed_length: expected an integer from 1 to 1048576, found 0"));
 }
 
 }  // namespace
