@@ -177,6 +177,21 @@ class Train(unittest.TestCase):
         error = self.run_train("parts", "--resume", "--set", "schedule.learning_rate=0.5", code=2)
         self.assertIn("--resume: schedule.learning_rate: expected 0.01 as in the checkpoint, found 0.5", error)
 
+    def test_muon_repeats_and_goes_on_bit_for_bit(self):
+        muon = ("--set", "optimizer.kind=muon", "--set", "checkpoint.keep=0")
+        result = self.run_train("whole", *muon, "--threads", "1")
+        self.assertLess(result["valid_loss"], 5.0)
+        self.run_train("parts", *muon, "--threads", "2")
+        for step in (24, 20, 15):
+            shutil.rmtree(self.folder / "parts" / f"checkpoint-{step}")
+        self.assertEqual(self.run_train("parts", "--resume", *muon)["steps"], 24)
+        self.assertEqual(self.weights("whole", 24), self.weights("parts", 24))
+        self.assertEqual(self.moments("whole", 24), self.moments("parts", 24))
+        self.run_train("adamw", "--set", "checkpoint.keep=0")
+        self.assertNotEqual(self.weights("whole", 24), self.weights("adamw", 24))
+        error = self.run_train("parts", "--resume", code=2)
+        self.assertIn('--resume: optimizer.kind: expected "muon" as in the checkpoint, found "adamw"', error)
+
     def test_the_rest_of_a_run_may_follow_another_plan(self):
         self.run_train("parts", "--set", "checkpoint.keep=0", "--set", "schedule.kind=constant")
         shutil.rmtree(self.folder / "parts" / "checkpoint-24")

@@ -47,6 +47,7 @@ void AdamW::step(ParameterSet& parameters, double learning_rate, double gradient
     const std::span<const Parameter> list = parameters.list();
     auto p = std::ranges::upper_bound(list, first, {}, [](const Parameter& q) { return q.offset + q.size; });
     for (; p != list.end() && p->offset < last; ++p) {
+      if (p->hidden && !options_.hidden_matrices) continue;
       const int64_t from = std::max(first, p->offset);
       AdamwArgs part = all;
       part.value = parameters.values().data() + from;

@@ -16,7 +16,8 @@ struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;
-  double weight_decay = 0.1;  // of parameters with `decay`
+  double weight_decay = 0.1;    // of parameters with `decay`
+  bool hidden_matrices = true;  // false: leaves them alone, values and moments (muon.h)
 };
 
 class AdamW {

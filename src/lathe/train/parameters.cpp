@@ -12,6 +12,8 @@ namespace {
 
 constexpr std::string_view kGate = "gate_proj.weight";
 constexpr std::string_view kUp = "up_proj.weight";
+constexpr std::string_view kEmbedding = "embed_tokens.weight";
+constexpr std::string_view kHead = "lm_head.weight";
 
 }  // namespace
 
@@ -58,6 +60,7 @@ std::vector<Parameter> model_parameters(const ModelConfig& config) {
     const bool joined = tensor.name.ends_with(kUp) && !out.empty() && out.back().name.ends_with(kGate);
     p.offset = joined ? end : Workspace::padded(end);
     p.decay = p.shape.size() > 1;
+    p.hidden = p.shape.size() == 2 && !tensor.name.ends_with(kEmbedding) && !tensor.name.ends_with(kHead);
     p.name = std::move(tensor.name);
     end = p.offset + p.size;
     out.push_back(std::move(p));

@@ -21,7 +21,8 @@ struct Parameter {
   std::vector<int64_t> shape;
   int64_t offset = 0;  // of its first value in the flat arrays
   int64_t size = 0;
-  bool decay = false;  // weight decay applies: matrices yes, norms and biases no
+  bool decay = false;   // weight decay applies: matrices yes, norms and biases no
+  bool hidden = false;  // a matrix between hidden values: neither the embedding nor the head
 };
 
 // See the head of this file. Between parameters there may be a few floats of padding, which are zero in both arrays and

@@ -50,6 +50,8 @@ constexpr std::string_view kModelKeys[] = {
     "v_head_dim",
 };
 
+constexpr NamedValue<OptimizerKind> kOptimizerKinds[] = {{"adamw", OptimizerKind::kAdamW},
+                                                         {"muon", OptimizerKind::kMuon}};
 constexpr NamedValue<ScheduleKind> kScheduleKinds[] = {
     {"constant", ScheduleKind::kConstant}, {"cosine", ScheduleKind::kCosine}, {"step", ScheduleKind::kStep}};
 constexpr NamedValue<BalanceScope> kScopes[] = {{"sequence", BalanceScope::kSequence}, {"batch", BalanceScope::kBatch}};
@@ -159,6 +161,9 @@ Status read_train(const Json* json, TrainRecipe& out) {
 
 Status read_optimizer(const Json* json, OptimizerRecipe& out) {
   Section section(json, "optimizer");
+  section.named("kind", kOptimizerKinds, out.kind);
+  section.real("momentum", {0.0, 0.9999}, out.momentum);
+  section.whole("newton_schulz_steps", {1, 100}, out.newton_schulz_steps);
   section.real("beta1", {0.0, 0.9999}, out.beta1);
   section.real("beta2", {0.0, 0.999999}, out.beta2);
   section.real("epsilon", {0.0, 1.0, true}, out.epsilon);
@@ -278,6 +283,9 @@ Json train_json(const TrainRecipe& train) {
 
 Json optimizer_json(const OptimizerRecipe& optimizer) {
   Json out = Json::object();
+  out.set("kind", name_in(kOptimizerKinds, optimizer.kind));
+  out.set("momentum", optimizer.momentum);
+  out.set("newton_schulz_steps", optimizer.newton_schulz_steps);
   out.set("beta1", optimizer.beta1);
   out.set("beta2", optimizer.beta2);
   out.set("epsilon", optimizer.epsilon);

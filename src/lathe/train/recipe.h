@@ -71,8 +71,13 @@ struct TrainRecipe {
   std::string recompute = "auto";  // instead of keeping it: "nothing", "latents", "layers"; "auto": by memory
 };
 
+enum class OptimizerKind { kAdamW, kMuon };
+
 // [optimizer]
 struct OptimizerRecipe {
+  OptimizerKind kind = OptimizerKind::kAdamW;  // Muon: of hidden matrices, and AdamW of everything else
+  double momentum = 0.95;                      // Muon's
+  int64_t newton_schulz_steps = 5;             // Muon's
   double beta1 = 0.9;
   double beta2 = 0.95;
   double epsilon = 1e-8;

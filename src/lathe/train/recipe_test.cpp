@@ -65,6 +65,9 @@ TEST(Recipe, NamesWhatIsWrong) {
             "train.max_steps: expected an integer from 1 to 2147483648, found \"a\"");
   EXPECT_EQ(error_of("[schedule]\nkind = \"linear\""),
             "schedule.kind: expected constant, cosine or step, found \"linear\"");
+  EXPECT_EQ(error_of("[optimizer]\nkind = \"lion\""), "optimizer.kind: expected adamw or muon, found \"lion\"");
+  EXPECT_EQ(error_of("[optimizer]\nnewton_schulz_steps = 0"),
+            "optimizer.newton_schulz_steps: expected an integer from 1 to 100, found 0");
   EXPECT_EQ(error_of("[checkpoint]\ndtype = \"f16\""), "checkpoint.dtype: expected f32 or bf16, found \"f16\"");
   EXPECT_EQ(error_of("train = 3"), "train: expected a table, found 3");
   EXPECT_EQ(error_of("[data]\ntrain = [1]"), "data.train: expected a list of texts, found 1");

@@ -4,6 +4,7 @@
 
 #include "lathe/base/log.h"
 #include "lathe/base/str.h"
+#include "lathe/train/recipe.h"
 
 namespace lathe::train {
 namespace {
@@ -22,9 +23,15 @@ bool is_free_key(std::string_view section, std::string_view key) {
   return section == "tokenizer" || (section == "model" && (key == "from" || key == "config"));
 }
 
+const Json* member_of(const Json& recipe, std::string_view section, std::string_view key) {
+  const Json* found = recipe.find(section);
+  return found == nullptr ? nullptr : found->find(key);
+}
+
 }  // namespace
 
 Status check_same_recipe(const Json& before, const Json& after) {
+  const Json defaults = recipe_json({});  // of keys that were not there yet when the run began
   for (const auto& [section, value] : after.as_object()) {
     const Json* old = before.find(section);
     if (!value.is_object()) {
@@ -39,6 +46,7 @@ Status check_same_recipe(const Json& before, const Json& after) {
     }
     for (const auto& [key, member] : value.as_object()) {
       const Json* old_member = old == nullptr ? nullptr : old->find(key);
+      if (old_member == nullptr) old_member = member_of(defaults, section, key);
       if (is_free_key(section, key) || (old_member != nullptr && *old_member == member)) continue;
       if (is_plan_key(section, key)) {
         log_warning(section,

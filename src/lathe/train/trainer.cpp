@@ -16,6 +16,7 @@
 #include "lathe/model/model_files.h"
 #include "lathe/train/adamw.h"
 #include "lathe/train/model_setup.h"
+#include "lathe/train/muon.h"
 #include "lathe/train/report.h"
 #include "lathe/train/report_runs.h"
 #include "lathe/train/resume_check.h"
@@ -99,13 +100,7 @@ class Run {
     LATHE_TRY(setup_, set_up_model(recipe_, &tokenizer.tokenizer));
     LATHE_TRY(pool_, ThreadPool::create(threads, ThreadPool::kSpinLong));
     LATHE_TRY(model_, TrainModel::create(setup_.config, options_, *pool_, kernels()));
-    const OptimizerRecipe& o = recipe_.optimizer;
-    LATHE_TRY(AdamW optimizer,
-              AdamW::create({.beta1 = o.beta1, .beta2 = o.beta2, .epsilon = o.epsilon, .weight_decay = o.weight_decay},
-                            model_->parameters().size(),
-                            *pool_,
-                            kernels()));
-    optimizer_ = std::make_unique<AdamW>(std::move(optimizer));
+    LATHE_TRY(make_optimizer());
     LATHE_TRY(Loader loader,
               Loader::create(corpus_.train,
                              {.sequence_length = recipe_.train.sequence_length,
@@ -129,12 +124,46 @@ class Run {
     return {};
   }
 
+  bool with_muon() const { return recipe_.optimizer.kind == OptimizerKind::kMuon; }
+
+  Status make_optimizer() {
+    const OptimizerRecipe& o = recipe_.optimizer;
+    LATHE_TRY(AdamW optimizer,
+              AdamW::create({.beta1 = o.beta1,
+                             .beta2 = o.beta2,
+                             .epsilon = o.epsilon,
+                             .weight_decay = o.weight_decay,
+                             .hidden_matrices = !with_muon()},
+                            model_->parameters().size(),
+                            *pool_,
+                            kernels()));
+    optimizer_ = std::make_unique<AdamW>(std::move(optimizer));
+    if (!with_muon()) return {};
+    LATHE_TRY(
+        Muon muon,
+        Muon::create({.momentum = o.momentum, .weight_decay = o.weight_decay, .iterations = o.newton_schulz_steps},
+                     model_->parameters().list(),
+                     *pool_,
+                     kernels()));
+    muon_ = std::make_unique<Muon>(std::move(muon));
+    return {};
+  }
+
+  // Muon's momenta are where AdamW's first moments of those matrices would be, so checkpoints are alike.
+  void update(double rate, double norm) {
+    const double factor = AdamW::clip_factor(norm, recipe_.optimizer.clip);
+    optimizer_->step(model_->parameters(), rate, factor);
+    if (muon_ != nullptr) muon_->step(model_->parameters(), optimizer_->first_moments(), rate, factor);
+  }
+
   // Plans the memory, by which options_ are chosen.
   Status check_memory(const ModelConfig& config, int threads) {
     const uint64_t room = usable_memory(machine_limits());
     LATHE_TRY(options_, train_options(recipe_, config, threads, room));
     LATHE_TRY(const TrainMemory plan, plan_train_memory(config, options_, threads));
-    const auto total = static_cast<uint64_t>(plan.total_with_moments());
+    const int64_t muon =
+        with_muon() ? Muon::memory_floats(model_parameters(config), threads) * static_cast<int64_t>(sizeof(float)) : 0;
+    const auto total = static_cast<uint64_t>(plan.total_with_moments() + muon);
     log_info("memory: values ",
              human_bytes(static_cast<uint64_t>(plan.values)),
              ", gradients ",
@@ -142,7 +171,7 @@ class Run {
              ", moments ",
              human_bytes(static_cast<uint64_t>(plan.moments())),
              ", activations ",
-             human_bytes(static_cast<uint64_t>(plan.activations)),
+             human_bytes(static_cast<uint64_t>(plan.activations + muon)),
              " (computed again: ",
              name_of(options_.recompute),
              "), in all ",
@@ -274,7 +303,7 @@ class Run {
     if (bad) {
       LATHE_TRY(handle_bad_step(losses.mean(), norm));
     } else {
-      optimizer_->step(model_->parameters(), rate, AdamW::clip_factor(norm, recipe_.optimizer.clip));
+      update(rate, norm);
       state_.recent_losses.push_back(losses.mean());
       if (state_.recent_losses.size() > kRecentLosses) state_.recent_losses.erase(state_.recent_losses.begin());
     }
@@ -436,6 +465,7 @@ class Run {
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<TrainModel> model_;
   std::unique_ptr<AdamW> optimizer_;
+  std::unique_ptr<Muon> muon_;  // null: AdamW moves everything
   std::unique_ptr<Loader> loader_;
   std::unique_ptr<RunLog> log_;
   std::vector<Rows> evaluation_;
