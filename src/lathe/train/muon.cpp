@@ -28,6 +28,22 @@ double norm_of(const float* x, int64_t size) {
   return std::sqrt(sum);
 }
 
+// c[m, n] = a[m, k] b[k, n], all row-major.
+SgemmArgs product_of(int64_t m, int64_t n, int64_t k, const float* a, const float* b, float* c, float* scratch) {
+  return {.m = m,
+          .n = n,
+          .k = k,
+          .a = a,
+          .a_row = k,
+          .a_col = 1,
+          .b = b,
+          .b_row = n,
+          .b_col = 1,
+          .c = c,
+          .c_row = n,
+          .scratch = scratch};
+}
+
 int64_t rows_of(const Parameter& p) {
   return p.shape.front();
 }
@@ -80,30 +96,9 @@ void orthogonalise(
                             .c = gram,
                             .c_row = side,
                             .scratch = scratch};
-  const SgemmArgs square{.m = side,
-                         .n = side,
-                         .k = side,
-                         .a = gram,
-                         .a_row = side,
-                         .a_col = 1,
-                         .b = gram,
-                         .b_row = side,
-                         .b_col = 1,
-                         .c = polynomial,
-                         .c_row = side,
-                         .scratch = scratch};
-  const SgemmArgs apply{.m = rows,
-                        .n = columns,
-                        .k = side,
-                        .a = wide ? polynomial : x,
-                        .a_row = side,
-                        .a_col = 1,
-                        .b = wide ? x : polynomial,
-                        .b_row = columns,
-                        .b_col = 1,
-                        .c = product,
-                        .c_row = columns,
-                        .scratch = scratch};
+  const SgemmArgs square = product_of(side, side, side, gram, gram, polynomial, scratch);
+  const SgemmArgs apply =
+      product_of(rows, columns, side, wide ? polynomial : x, wide ? x : polynomial, product, scratch);
   for (int64_t iteration = 0; iteration < iterations; ++iteration) {
     kernels.sgemm(gram_of_x);
     kernels.sgemm(square);

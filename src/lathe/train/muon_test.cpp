@@ -174,20 +174,30 @@ std::vector<float> gradients_of(int64_t step, int64_t size) {
   return {some.begin(), some.end()};
 }
 
-Moved move_all(int threads) {
-  const std::unique_ptr<ThreadPool> pool = ThreadPool::create(threads).value();
+// With values to start from.
+ParameterSet four_random_parameters() {
   ParameterSet set = ParameterSet::create(four_parameters()).value();
   for (size_t i = 0; i < set.list().size(); ++i) {
     const Doubles start = random_doubles(set.list()[i].size, i);
     std::ranges::copy(start, set.values(static_cast<int64_t>(i)).begin());
   }
+  return set;
+}
+
+void set_gradients(ParameterSet& set, int64_t step) {
+  for (size_t i = 0; i < set.list().size(); ++i) {
+    const std::vector<float> gradient = gradients_of(step, set.list()[i].size);
+    std::ranges::copy(gradient, set.gradients(static_cast<int64_t>(i)).begin());
+  }
+}
+
+Moved move_all(int threads) {
+  const std::unique_ptr<ThreadPool> pool = ThreadPool::create(threads).value();
+  ParameterSet set = four_random_parameters();
   AdamW adamw = AdamW::create({.hidden_matrices = false}, set.size(), *pool, kernels()).value();
   Muon muon = Muon::create({.momentum = 0.9, .weight_decay = 0.2}, set.list(), *pool, kernels()).value();
   for (int64_t step = 0; step < kSteps; ++step) {
-    for (size_t i = 0; i < set.list().size(); ++i) {
-      const std::vector<float> gradient = gradients_of(step, set.list()[i].size);
-      std::ranges::copy(gradient, set.gradients(static_cast<int64_t>(i)).begin());
-    }
+    set_gradients(set, step);
     adamw.step(set, kRate, kFactor);
     muon.step(set, adamw.first_moments(), kRate, kFactor);
   }
@@ -228,17 +238,10 @@ TEST(Muon, StepsAreThoseOfTheDefinition) {
 TEST(Muon, TheRestIsAdamWs) {
   const Moved moved = move_all(2);
   const std::unique_ptr<ThreadPool> pool = ThreadPool::create(1).value();
-  ParameterSet set = ParameterSet::create(four_parameters()).value();
+  ParameterSet set = four_random_parameters();
   AdamW adamw = AdamW::create({}, set.size(), *pool, kernels()).value();
-  for (size_t i = 0; i < set.list().size(); ++i) {
-    const Doubles start = random_doubles(set.list()[i].size, i);
-    std::ranges::copy(start, set.values(static_cast<int64_t>(i)).begin());
-  }
   for (int64_t step = 0; step < kSteps; ++step) {
-    for (size_t i = 0; i < set.list().size(); ++i) {
-      const std::vector<float> gradient = gradients_of(step, set.list()[i].size);
-      std::ranges::copy(gradient, set.gradients(static_cast<int64_t>(i)).begin());
-    }
+    set_gradients(set, step);
     adamw.step(set, kRate, kFactor);
   }
   for (size_t i = 0; i < set.list().size(); ++i) {
