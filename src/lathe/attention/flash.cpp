@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cstring>
 #include <limits>
 #include <span>
@@ -122,13 +121,12 @@ class FlashRun {
   void flush() {
     if (task_count_ == 0) return;
     make_bundles();
-    std::atomic<int64_t> next{0};
     const int64_t threads = std::min<int64_t>(bundle_count_, cpu_.pool.threads());
-    cpu_.pool.run(threads, 1, [&](int64_t, int64_t, int thread) {
-      LaneThread lanes{.scratch = scratch_ + thread * task_floats_};
-      for (int64_t i = bundle_count_ - ++next; i >= 0; i = bundle_count_ - ++next) {
+    cpu_.pool.run_each(bundle_count_, [&](int thread) {
+      return [&, lanes = LaneThread{.scratch = scratch_ + thread * task_floats_}](int64_t item) mutable {
+        const int64_t i = bundle_count_ - 1 - item;
         run_bundle(bundle(i), i >= threads ? bundle(i - threads).front() : nullptr, lanes);
-      }
+      };
     });
     fold_all();
     task_count_ = 0;

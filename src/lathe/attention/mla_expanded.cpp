@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 
 #include "lathe/attention/lanes.h"
 #include "lathe/attention/mla_heads.h"
@@ -320,11 +319,10 @@ void mla_expanded(const CpuContext& cpu,
   }
   const int64_t floats = layout_of(a.shape, most).total;
   float* scratch = cpu.workspace.take(threads * floats);
-  const auto run = [&](int64_t index, int thread) {
+  const auto run = [&](int64_t index, float* memory) {
     const Group* group = groups.data();
     for (; index >= group->blocks * heads; ++group) index -= group->blocks * heads;
     const int64_t h = index % heads;
-    float* memory = scratch + thread * floats;
     if (group->blocks == 1) return run_unit(cpu, a, {group->segments, group->shared, h}, q_THK, out_THV, memory);
     AttentionSegment block = group->segments.front();
     const int64_t begin = (group->blocks - 1 - index / heads) * group->block_tokens();  // the last queries see most
@@ -333,10 +331,8 @@ void mla_expanded(const CpuContext& cpu,
     block.position += begin;
     if (block.tokens > 0) run_unit(cpu, a, {{&block, 1}, 0, h}, q_THK, out_THV, memory);
   };
-  std::atomic<int64_t> next{0};
-  cpu.pool.run(std::min<int64_t>(units, threads), 1, [&](int64_t, int64_t, int thread) {
-    for (int64_t i = next++; i < units; i = next++) run(i, thread);
-  });
+  cpu.pool.run_each(units,
+                    [&](int thread) { return [&, memory = scratch + thread * floats](int64_t i) { run(i, memory); }; });
 }
 
 }  // namespace lathe

@@ -1,8 +1,11 @@
-// A pool for kernels: run() splits a loop over all threads and returns when every part is done. Threads spin for a
-// while and then park, and the caller runs the parts of threads that got no processor in time, so that a busy machine
-// does not make a run collapse. What a loop computes must not depend on the split.
+// A pool for kernels: run() splits a loop over all threads and returns when every part is done; run_each() does so for
+// items that differ in cost. Threads spin for a while and then park, and the caller runs the parts of threads that got
+// no processor in time, so that a busy machine does not make a run collapse. What a loop computes must not depend on
+// the split.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -41,6 +44,17 @@ class ThreadPool {
           (*static_cast<const Body*>(context))(begin, end, thread);
         },
         &body);
+  }
+
+  // For items that differ in cost: whoever is free takes the next of [0, count), in order. `start(thread)` is called by
+  // each thread that takes part and returns what that thread calls with each of its items; `thread` is as in run().
+  template <class Start>
+  void run_each(int64_t count, const Start& start) {
+    std::atomic<int64_t> next{0};
+    run(std::min<int64_t>(count, threads()), 1, [&](int64_t, int64_t, int thread) {
+      auto body = start(thread);
+      for (int64_t i = next++; i < count; i = next++) body(i);
+    });
   }
 
  private:

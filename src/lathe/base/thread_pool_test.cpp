@@ -177,6 +177,43 @@ TEST(ThreadPool, TheCallerTakesTheRangesOfAbsentThreads) {
   EXPECT_GT(taken_by_caller.load(), 0);
 }
 
+TEST(ThreadPool, EachItemIsTakenOnceAndByEveryThreadInOrder) {
+  for (const int threads : {1, 2, 3, 7}) {
+    const auto pool = make_pool(threads);
+    for (const int64_t count : {-3, 0, 1, 2, 7, 1000}) {
+      SCOPED_TRACE(str("threads ", threads, " count ", count));
+      std::vector<int> times(static_cast<size_t>(std::max<int64_t>(count, 0)), 0);
+      std::atomic<int> wrong{0};
+      pool->run_each(count, [&](int thread) {
+        if (thread < 0 || thread >= threads) ++wrong;
+        return [&, last = int64_t{-1}](int64_t i) mutable {
+          if (i <= last) ++wrong;
+          last = i;
+          ++times[static_cast<size_t>(i)];
+        };
+      });
+      EXPECT_EQ(wrong.load(), 0);
+      EXPECT_EQ(std::ranges::count(times, 1), std::ssize(times));
+    }
+  }
+}
+
+// Equal ranges would leave half of the items waiting behind the first: here it waits for all of them.
+TEST(ThreadPool, AnItemThatTakesLongHoldsUpNoOther) {
+  const auto pool = make_pool(2);
+  const int64_t count = 100;
+  std::atomic<int64_t> done{0};
+  pool->run_each(count, [&](int) {
+    return [&](int64_t i) {
+      if (i == 0) {
+        while (done < count - 1) std::this_thread::yield();
+      }
+      ++done;
+    };
+  });
+  EXPECT_EQ(done.load(), count);
+}
+
 TEST(ThreadPool, PoolsComeAndGo) {
   for (int i = 0; i < 50; ++i) {
     const auto pool = make_pool(3);

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <atomic>
 #include <cmath>
 #include <cstring>
 
@@ -128,9 +127,11 @@ void verify_formulas(const ModelConfig& c, VerifyReport& report) {
 void verify_finite(const ModelWeights& weights, ThreadPool& pool, VerifyReport& report) {
   const std::vector<const StoredTensor*> tensors = weights.checkpoint().tensors();
   std::vector<int64_t> found(tensors.size(), -1);
-  std::atomic<size_t> next = 0;
-  pool.run(pool.threads(), 1, [&](int64_t, int64_t, int) {
-    for (size_t i = next++; i < tensors.size(); i = next++) found[i] = first_non_finite(*tensors[i]);
+  pool.run_each(std::ssize(tensors), [&](int) {
+    return [&](int64_t i) {
+      const auto index = static_cast<size_t>(i);
+      found[index] = first_non_finite(*tensors[index]);
+    };
   });
   uint64_t elements = 0;
   size_t bad = 0;

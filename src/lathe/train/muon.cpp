@@ -1,7 +1,6 @@
 #include "lathe/train/muon.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <functional>
 
@@ -132,14 +131,11 @@ Result<Muon> Muon::create(const MuonOptions& options,
 
 void Muon::step(ParameterSet& parameters, std::span<float> momenta, double learning_rate, double gradient_factor) {
   const Step step{parameters, momenta, learning_rate, gradient_factor};
-  // Whoever is free takes the next matrix; the largest come first.
-  std::atomic<int64_t> next{0};
-  const int64_t count = std::ssize(order_);
-  pool_->run(std::min<int64_t>(count, pool_->threads()), 1, [&](int64_t, int64_t, int thread) {
-    for (int64_t i = next++; i < count; i = next++) {
+  pool_->run_each(std::ssize(order_), [&](int thread) {
+    return [&, memory = scratch_ + thread * thread_floats_](int64_t i) {
       const int64_t position = order_[static_cast<size_t>(i)];
-      step_one(step, parameters.list()[static_cast<size_t>(position)], scratch_ + thread * thread_floats_);
-    }
+      step_one(step, parameters.list()[static_cast<size_t>(position)], memory);
+    };
   });
 }
 
