@@ -7,12 +7,10 @@
 import argparse
 import socket
 import subprocess
-import sys
-import unittest
+import time
 
-import page_test
-from browser import ALT, Browser, find_browser
-from page_test import LAST, SKIPPED, PageTest
+from browser import ALT
+from page_case import LAST, PageTest, run_tests
 
 
 class Program:
@@ -34,7 +32,7 @@ class Program:
                 socket.create_connection(("127.0.0.1", self.port), 0.1).close()
                 return
             except OSError:
-                page_test.time.sleep(0.1)
+                time.sleep(0.1)
         raise AssertionError("lathe serve: expected it to listen within 60 s")
 
     @property
@@ -101,17 +99,8 @@ def main():
     parser.add_argument("--program", required=True)
     parser.add_argument("--model", required=True)
     arguments, rest = parser.parse_known_args()
-    browser = find_browser()
-    if not browser:
-        print("skipped: Chromium is not installed (tools/install_packages.sh test, or name one in $CHROMIUM)")
-        sys.exit(SKIPPED)
     Program.command = [arguments.program, "serve", "-m", arguments.model]
-    page_test.BROWSER = Browser(browser)
-    try:
-        outcome = unittest.main(argv=[sys.argv[0], *rest, *([] if rest else ["Served"])], exit=False)
-    finally:
-        page_test.BROWSER.close()
-    sys.exit(not outcome.result.wasSuccessful())
+    run_tests(rest)
 
 
 if __name__ == "__main__":
