@@ -5,6 +5,7 @@
 #include "lathe/base/log.h"
 #include "lathe/cli/answer_format.h"
 #include "lathe/cli/common.h"
+#include "lathe/cli/prompt_progress.h"
 #include "lathe/runtime/prompt.h"
 
 namespace lathe::cli {
@@ -101,7 +102,10 @@ Result<int> generate(const GenerateOptions& o) {
     if (streams && written) written = write_stdout(event.text);
     return written.has_value() && SignalScope::caught() == 0;
   };
+  PromptProgress progress(o.engine.quiet);
+  progress.follow(request);
   LATHE_TRY(const Completion completion, engine->generate(std::move(request)));
+  progress.clear();
   LATHE_TRY(written);
   if (o.engine.json) {
     LATHE_TRY(write_json(completion_json(*engine, o, prompt, completion)));

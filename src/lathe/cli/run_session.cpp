@@ -5,6 +5,7 @@
 
 #include "lathe/base/str.h"
 #include "lathe/cli/common.h"
+#include "lathe/cli/prompt_progress.h"
 #include "lathe/runtime/prompt.h"
 
 namespace lathe::cli {
@@ -121,19 +122,6 @@ Result<std::vector<int32_t>> RunSession::prompt_ids(const std::string& text) con
   return ids;
 }
 
-// Steps the engine itself, so that a signal ends the reading of a long prompt as well.
-Result<Completion> RunSession::generate(Request request) {
-  std::optional<Result<Completion>> outcome;
-  LATHE_TRY(const RequestId id, engine_.submit(std::move(request), [&](RequestId, Result<Completion> result) {
-    outcome.emplace(std::move(result));
-  }));
-  while (!outcome) {
-    const bool busy = engine_.step();
-    if (!outcome && (SignalScope::caught() != 0 || !busy)) engine_.cancel(id);
-  }
-  return *std::move(outcome);
-}
-
 Result<Completion> RunSession::answer(const std::string& text, const std::function<bool(std::string_view)>& show) {
   LATHE_TRY(std::vector<int32_t> prompt, prompt_ids(text));
   Request request;
@@ -146,7 +134,11 @@ Result<Completion> RunSession::answer(const std::string& text, const std::functi
   request.ignore_eos = options_.ignore_eos;
   LATHE_TRY(request.constraint, format_.begin(prompt, is_chat()));
   request.on_token = [&](const TokenEvent& event) { return show(event.text) && SignalScope::caught() == 0; };
-  LATHE_TRY(Completion completion, generate(std::move(request)));
+  // A text to continue was written in front of its continuation, on the line that would be redrawn.
+  PromptProgress progress(options_.engine.quiet || !is_chat());
+  progress.follow(request);
+  LATHE_TRY(Completion completion, engine_.generate(std::move(request)));
+  progress.clear();
   remember(text, prompt, completion);
   return completion;
 }

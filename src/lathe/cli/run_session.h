@@ -52,7 +52,6 @@ class RunSession {
   RunSession(Engine& engine, const RunOptions& options) : engine_(engine), options_(options) {}
 
   Result<std::vector<int32_t>> prompt_ids(const std::string& text) const;
-  Result<Completion> generate(Request request);
   void remember(const std::string& text, const std::vector<int32_t>& prompt, const Completion& completion);
   Result<std::string> set(std::string_view arguments);
   Result<std::string> set_system(std::string_view text);

@@ -65,6 +65,14 @@ std::string_view name_of(FinishReason reason);  // "stop", "length", "cancelled"
 // A seed that differs from call to call, for requests that name none.
 uint64_t random_seed();
 
+// How much of a prompt is computed.
+struct PromptEvent {
+  int64_t done = 0;      // tokens
+  int64_t cached = 0;    // of these, from the prefix cache
+  int64_t total = 0;     // tokens of the prompt
+  double seconds = 0.0;  // since the first step that computed some of it
+};
+
 struct TokenEvent {
   const SampledToken& token;
   std::string_view text;  // text that became certain; may be empty
@@ -94,6 +102,9 @@ struct Request {
   int64_t draft_tokens = -1;
   // Requests share cached prefixes within a scope only: give users who must not learn about one another different ones.
   uint64_t cache_scope = 0;
+  // Called after a step that computed some of the prompt and left some; false cancels the request. May be empty. Throws
+  // nothing.
+  std::function<bool(const PromptEvent&)> on_prompt = {};
   // Called for every token that is part of the answer, and for a stop token that releases text; false cancels the
   // request. May be empty. Throws nothing.
   std::function<bool(const TokenEvent&)> on_token = {};

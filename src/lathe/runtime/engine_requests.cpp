@@ -248,6 +248,14 @@ Status Engine::State::take_prompt_logprob(Sequence& sequence, std::span<const fl
   return {};
 }
 
+bool Engine::State::tell_prompt(const Sequence& sequence) {
+  if (!sequence.request.on_prompt) return true;
+  return sequence.request.on_prompt({.done = sequence.computed,
+                                     .cached = sequence.completion.cached_prompt_tokens,
+                                     .total = sequence.prompt_tokens(),
+                                     .seconds = now_seconds() - sequence.submitted_at - sequence.completion.queued_s});
+}
+
 // The rows of one sequence: first those that only the prompt's log-probabilities need, then the one after its last
 // token, whose choice is output, then those after its drafts. Each is sampled as if it had been computed alone, and
 // counts as long as the draft before it is what was sampled; so drafts change how many tokens a step gives, never
@@ -257,6 +265,9 @@ void Engine::State::answer(const BatchEntry& entry) {
   const auto drafts = static_cast<int64_t>(sequence.drafts.size());
   sequence.completion.draft_tokens += drafts;
   totals.draft_tokens += drafts;
+  if (sequence.first_token_at == 0.0 && sequence.uncomputed() > 0 && !tell_prompt(sequence)) {
+    return finish(sequence, FinishReason::kCancelled, {});
+  }
   size_t accepted = 0;
   for (int64_t i = 0; i < entry.logits; ++i) {
     const std::span<float> row = logit_row(entry.first_logits + i);

@@ -136,6 +136,40 @@ TEST(Engine, CallbacksSeeEveryTokenAndMayCancel) {
   EXPECT_EQ(seen.size(), 20u);
 }
 
+TEST(Engine, APromptTellsHowFarItIsAndCanBeLeft) {
+  const TempDir folder;
+  TinyModel(testing::tiny_v2_config(), 1).write(folder.path());
+  const auto engine = open_or_fail({.model = folder.path(), .ctx_size = 128, .max_batch_tokens = 16, .max_running = 4});
+  Request request = greedy_request(std::vector<int32_t>(50, 7), 2);
+  std::vector<int64_t> seen;
+  double seconds = 0.0;
+  request.on_prompt = [&](const PromptEvent& event) {
+    seen.push_back(event.done);
+    EXPECT_EQ(event.total, 50);
+    EXPECT_EQ(event.cached, 0);
+    EXPECT_GT(event.seconds, seconds);
+    seconds = event.seconds;
+    return true;
+  };
+  EXPECT_EQ(generate(*engine, request).tokens.size(), 2u);
+  EXPECT_EQ(seen, (std::vector<int64_t>{16, 32, 48}));
+
+  seen.clear();
+  int tokens = 0;
+  request.on_prompt = [&](const PromptEvent& event) {
+    seen.push_back(event.done);
+    return seen.size() < 2;
+  };
+  request.on_token = [&](const TokenEvent&) { return ++tokens > 0; };
+  const Completion left = generate(*engine, request);
+  EXPECT_EQ(left.finish_reason, FinishReason::kCancelled);
+  EXPECT_TRUE(left.tokens.empty());
+  EXPECT_EQ(tokens, 0);
+  EXPECT_EQ(seen, (std::vector<int64_t>{16, 32}));
+  EXPECT_EQ(engine->stats().running, 0);
+  EXPECT_EQ(engine->stats().free_pages, engine->stats().pages);
+}
+
 TEST(Engine, CancelEndsWaitingAndRunningRequests) {
   const TinyEngine engine(64);
   std::map<RequestId, FinishReason> ended;
