@@ -81,6 +81,7 @@ def bad_fields():
         "stream": ["true", 1, 0, [], {}],
         "ignore_eos": ["false", 1],
         "return_token_ids": [1],
+        "return_progress": [1, "true", [], {}],
         "prompt_logprobs": [-1, 21, "1", 2**40],
     }
     for name, values in numbers.items():

@@ -252,7 +252,8 @@ def request_seeds():
         "stop_token_ids": [5], "logit_bias": {"7": -100, "8": 1.5}, "ignore_eos": True, "stream": True,
         "dry_multiplier": 0.8, "dry_base": 1.75, "dry_allowed_length": 3, "dry_penalty_last_n": 64,
         "dry_sequence_breakers": ["\n", "."],
-        "stream_options": {"include_usage": True}, "return_token_ids": True, "response_format": {"type": "text"},
+        "stream_options": {"include_usage": True}, "return_token_ids": True, "return_progress": True,
+        "response_format": {"type": "text"},
     }
     call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": "{}"}}
     turns = [

@@ -33,8 +33,17 @@ class Conversation(PageTest):
         self.assertEqual(path, "/v1/chat/completions")
         self.assertEqual(body["messages"], [{"role": "user", "content": "slow"}])
         self.assertEqual((body["stream"], body["stream_options"]), (True, {"include_usage": True}))
-        self.assertEqual(set(body), {"model", "messages", "stream", "stream_options"})
+        self.assertEqual(set(body), {"model", "messages", "stream", "stream_options", "return_progress"})
         self.assertRegex(self.page.evaluate(f"{LAST}.querySelector('.stats').textContent"), r"^100 tokens \(prompt 7\) · [\d.]+ tokens/s$")
+
+    def test_a_long_prompt_is_told_to_be_read(self):
+        self.ask("read", wait=False)
+        for percent in (25, 50):
+            self.page.wait(f"{LAST}?.querySelector('.stats')?.textContent === 'Reading: {percent} % of 2048 tokens'")
+        self.wait_idle()
+        self.assertTrue(self.last_body()["return_progress"])
+        self.assertEqual(self.answer(), "You said: read")
+        self.assertNotIn("Reading", self.page.evaluate(f"{LAST}.querySelector('.stats').textContent"))
 
     def test_the_next_question_carries_the_conversation(self):
         self.ask("one")
@@ -115,7 +124,7 @@ class Conversation(PageTest):
         self.assertEqual({key: body[key] for key in expected}, expected)
         self.page.press("n", ALT)
         self.ask("one")
-        self.assertEqual(set(self.last_body()), {"model", "messages", "stream", "stream_options"})
+        self.assertEqual(set(self.last_body()), {"model", "messages", "stream", "stream_options", "return_progress"})
 
     def test_a_model_without_a_chat_template_continues_text(self):
         self.failed_requests_expected = True

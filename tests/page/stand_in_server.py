@@ -194,6 +194,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             entry = {"index": 0, "finish_reason": finish, **({"delta": delta} if chat else {"text": delta})}
             return {"id": "x", "object": "chunk", "model": body["model"], "choices": [entry]}
 
+        if word == "read":
+            for processed in (512, 1024):
+                self.event({**choice({}), "prompt_progress": {"total": 2048, "cache": 0, "processed": processed, "time_ms": 10}})
+                time.sleep(0.5)
         if word == "think":
             for piece in ("First the ", "wood, then ", "the tool."):
                 self.event(choice({"reasoning_content": piece}))

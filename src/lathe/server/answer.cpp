@@ -69,6 +69,7 @@ Answer::Answer(const ServedModel& model,
       stream_(request.stream),
       include_usage_(request.include_usage),
       continuous_usage_(request.continuous_usage),
+      progress_(request.return_progress),
       logprobs_(request.logprobs >= 0),
       prompt_logprobs_(request.prompt_logprobs >= 0),
       token_ids_(request.return_token_ids),
@@ -103,6 +104,10 @@ void Answer::take_one(Update update, std::string& events) {
   const size_t index = update.choice;
   if (update.finished && !*update.finished) {
     error_ = from_error(update.finished->error());
+    return;
+  }
+  if (update.prompt && update.tokens.empty() && update.text.empty() && !update.finished) {
+    if (stream_ && progress_) events += stream_event(progress_chunk(index, *update.prompt));
     return;
   }
   usage_.completion_tokens += std::ssize(update.tokens);
@@ -208,6 +213,13 @@ Json Answer::chunk(size_t index, Json payload, Json logprobs, const std::string&
   out.set("choices", std::move(choices));
   if (include_usage_) out.set("usage", continuous_usage_ ? to_json(usage_) : Json());
   if (!finish_reason.empty() && finished_ == choices_.size()) out.set("timings", to_json(timings_));
+  return out;
+}
+
+// Nothing of the answer, only how much of its prompt is read.
+Json Answer::progress_chunk(size_t index, const PromptEvent& event) const {
+  Json out = chunk(index, chat_ ? Json::object() : Json(""), Json(), {});
+  out.set("prompt_progress", to_json(event));
   return out;
 }
 

@@ -64,6 +64,7 @@ class Answer {
   void add_chat_events(Choice& choice, size_t index, const Update& update, std::string& events);
   void add_completion_events(Choice& choice, size_t index, const Update& update, std::string& events);
   Json chunk(size_t index, Json payload, Json logprobs, const std::string& finish_reason) const;
+  Json progress_chunk(size_t index, const PromptEvent& event) const;
   void add_token_ids(Json& chunk, const Update& update) const;
   // index: of the choice among all made; told: among those of the document.
   Json chat_choice(const Choice& choice, size_t index, int64_t told) const;
@@ -76,6 +77,7 @@ class Answer {
   bool stream_;
   bool include_usage_;
   bool continuous_usage_;
+  bool progress_;
   bool logprobs_;
   bool prompt_logprobs_;
   bool token_ids_;

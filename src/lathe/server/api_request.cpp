@@ -113,6 +113,7 @@ void read_stop(FieldReader& reader, const RequestLimits& limits, GenerationReque
 
 void read_stream(FieldReader& reader, GenerationRequest& out) {
   reader.boolean("stream", out.stream);
+  reader.boolean("return_progress", out.return_progress);
   const Json* options = reader.find("stream_options");
   if (options == nullptr || reader.failed()) return;
   if (!options->is_object()) {

@@ -55,6 +55,7 @@ struct GenerationRequest {
   bool stream = false;
   bool include_usage = false;
   bool continuous_usage = false;  // with include_usage: in every chunk
+  bool return_progress = false;   // stream: tell how much of the prompt is read
   bool echo = false;              // completions: the prompt comes first
   std::string suffix = {};        // completions: what follows the answer; empty: nothing is known of it
   int64_t logprobs = -1;          // alternatives per token, -1: no log-probabilities

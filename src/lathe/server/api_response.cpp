@@ -90,6 +90,15 @@ Json to_json(const Timings& t) {
   return out;
 }
 
+Json to_json(const PromptEvent& event) {
+  Json out = Json::object();
+  out.set("total", event.total);
+  out.set("cache", event.cached);
+  out.set("processed", event.done);
+  out.set("time_ms", rounded(event.seconds * 1000));
+  return out;
+}
+
 Json chat_logprobs(const Tokenizer& tokenizer, std::span<const SampledToken> tokens) {
   Json content = Json::array();
   for (const SampledToken& token : tokens) {

@@ -48,6 +48,7 @@ struct Timings {
 Json to_json(const Usage& usage);
 // The names that llama-server uses.
 Json to_json(const Timings& timings);
+Json to_json(const PromptEvent& event);
 
 // Chat: {"content": [{"token", "logprob", "bytes", "top_logprobs"}], "refusal": null}.
 Json chat_logprobs(const Tokenizer& tokenizer, std::span<const SampledToken> tokens);

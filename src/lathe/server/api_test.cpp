@@ -77,11 +77,12 @@ struct Wire final : Exchange {
 // An API whose event loop is the test's thread.
 class ApiTest : public ::testing::Test {
  protected:
-  void open(ApiOptions options = {}, int64_t max_running = 64) {
+  void open(ApiOptions options = {}, int64_t max_running = 64, int64_t max_batch_tokens = 512) {
     EngineOptions engine_options;
     engine_options.model = std::filesystem::path(LATHE_SOURCE_DIR) / "models" / "storyteller";
     engine_options.threads = 1;
     engine_options.max_running = max_running;
+    engine_options.max_batch_tokens = max_batch_tokens;
     Result<std::unique_ptr<Engine>> engine = Engine::open(engine_options);
     ASSERT_TRUE(engine.has_value()) << engine.error().message;
     engine_ = engine->get();
@@ -179,6 +180,36 @@ TEST_F(ApiTest, StreamsWhatItAnswersWhole) {
   EXPECT_TRUE(events.back().find("choices")->as_array().empty());
   EXPECT_EQ(events.back().find("usage")->find("completion_tokens")->as_int(), 12);
   EXPECT_EQ(whole.find("usage")->dump(), events.back().find("usage")->dump());
+}
+
+// Steps whose news the reader was too late for are told by the next one, or not at all when the answer has begun.
+TEST_F(ApiTest, TellsHowMuchOfAPromptIsRead) {
+  open({}, /*max_running=*/4, /*max_batch_tokens=*/8);
+  std::string prompt;
+  for (int i = 0; i < 100; ++i) prompt += "the king ";
+  const std::string body = str(R"({"prompt": ")", prompt, R"(", "max_tokens": 4, "temperature": 0, "stream": true)");
+  const std::shared_ptr<Wire> told = call(kCompletions, body + R"(, "return_progress": true})");
+  finished(told);
+  const std::shared_ptr<Wire> plain = call(kCompletions, body + "}");
+  finished(plain);
+  EXPECT_EQ(plain->bytes.find("prompt_progress"), std::string::npos);
+  std::vector<int64_t> processed;
+  std::string text;
+  for (const Json& event : told->events()) {
+    const std::string piece = event.find("choices")->as_array().front().find("text")->as_string();
+    text += piece;
+    const Json* progress = event.find("prompt_progress");
+    if (progress == nullptr) continue;
+    EXPECT_EQ(piece, "");
+    EXPECT_TRUE(text.empty()) << "after the answer has begun";
+    processed.push_back(progress->find("processed")->as_int());
+    EXPECT_GT(progress->find("total")->as_int(), 100);
+    EXPECT_LT(processed.back(), progress->find("total")->as_int());
+    EXPECT_GE(processed.back(), progress->find("cache")->as_int());
+    EXPECT_GT(progress->find("time_ms")->as_double(), 0.0);
+  }
+  EXPECT_FALSE(processed.empty());
+  EXPECT_TRUE(std::ranges::is_sorted(processed, std::ranges::less_equal()));
 }
 
 // The likeliest two of six are those that the six tell by their log-probabilities.

@@ -91,7 +91,7 @@ void Generation::pump() {
         {.status = 408, .message = "the client reads too slowly: its answer was given up", .code = "client_too_slow"});
   }
   if (answer_->error()) return fail(*answer_->error());
-  if (stream_ && !stream_begun_) {
+  if (stream_ && !stream_begun_ && (!events.empty() || answer_->done())) {
     stream_begun_ = true;
     exchange_->begin_stream();
   }

@@ -33,6 +33,7 @@ void join(std::vector<Update>& into, std::vector<Update> updates) {
       continue;
     }
     same->text += update.text;
+    if (update.prompt) same->prompt = update.prompt;
     same->at = update.at;
     if (same->tokens.empty()) same->first_at = update.first_at;
     std::ranges::move(update.tokens, std::back_inserter(same->tokens));
@@ -119,6 +120,10 @@ void Service::State::start(const std::shared_ptr<Job>& job) {
       continue;
     }
     // The engine holds these callbacks no longer than the request.
+    request.on_prompt = [this, job, choice](const PromptEvent& event) {
+      add(job, {.choice = choice, .prompt = event, .at = now_seconds()});
+      return !job->cancelled_;
+    };
     request.on_token = [this, job, choice, first = true](const TokenEvent& event) mutable {
       const double now = now_seconds();
       Update update{.choice = choice, .text = std::string(event.text), .first_at = now, .at = now};

@@ -22,6 +22,7 @@ struct Update {
   std::vector<SampledToken> tokens = {};
   std::vector<SampledToken> prompt_logprobs = {};  // with the first token of a request that wants them
   std::string text = {};
+  std::optional<PromptEvent> prompt = {};           // how much of the prompt is read
   double first_at = 0.0;                            // when the first of the tokens came: seconds on the steady clock
   double at = 0.0;                                  // and the last
   std::optional<Result<Completion>> finished = {};  // nothing follows for this answer
