@@ -116,7 +116,7 @@ Result<int> generate(const GenerateOptions& o) {
     for (const SampledToken& token : completion.tokens) ids += str(ids.empty() ? "" : ",", token.id);
     LATHE_TRY(write_stdout(ids + "\n"));
   }
-  if (!o.engine.quiet) log_info(describe_speed(completion));
+  if (!o.engine.quiet && completion.prefill_s > 0.0) log_info(describe_speed(completion));
   return SignalScope::caught() != 0 ? SignalScope::exit_code() : kExitOk;
 }
 

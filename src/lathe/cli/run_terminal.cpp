@@ -264,7 +264,7 @@ bool Dialogue::answer(const std::string& text) {
   }
   if (completion->finish_reason == FinishReason::kCancelled) note("[stopped]");
   if (session_.is_full(*completion)) note("[the context is full: stopped here; /clear starts anew]");
-  if (!options_.quiet) note(str("[", describe_speed(*completion), "]"));
+  if (!options_.quiet && completion->prefill_s > 0.0) note(str("[", describe_speed(*completion), "]"));
   return true;
 }
 
