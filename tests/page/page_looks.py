@@ -202,9 +202,13 @@ class Access(PageTest):
 
     def test_by_keyboard_alone(self):
         page = self.page
-        page.write("one")
-        page.press("Enter")
-        self.wait_idle()
+
+        def say(text):  # where the focus is
+            page.write(text)
+            page.press("Enter")
+            self.wait_idle()
+
+        say("one")
         # Tab reaches every control that is shown, and one always sees where one is.
         controls = page.evaluate(
             "[...document.querySelectorAll('button, textarea, input, summary, select, [tabindex=\"0\"], a')]"
@@ -220,16 +224,12 @@ class Access(PageTest):
             seen.append(page.evaluate("(document.activeElement.dataset.mark ??= Math.random())"))
         self.assertGreaterEqual(len(set(seen)), controls - 1)
         page.press("m", ALT)
-        page.write("two")
-        page.press("Enter")
-        self.wait_idle()
+        say("two")
         page.press("r", ALT)
         page.wait("[...document.querySelectorAll('.foot [role=img]')].some(n => n.textContent === '2/2')")
         self.wait_idle()
         page.press("n", ALT)
-        page.write("three")
-        page.press("Enter")
-        self.wait_idle()
+        say("three")
         page.press("l", ALT)
         page.press("ArrowDown")
         page.press("F2")
@@ -244,11 +244,8 @@ class Access(PageTest):
         page.press("l", ALT)
         page.press("Delete")
         page.wait("document.querySelector('#title').textContent === 'three'")
-        page.press("/", CTRL)
-        page.wait("document.querySelector('#keys').open")
-        page.press("Escape")
-        page.wait("!document.querySelector('#keys').open")
-        page.press("o", ALT)
-        page.wait("document.querySelector('#settings').open")
-        page.press("Escape")
-        page.wait("!document.querySelector('#settings').open && document.activeElement !== document.body")
+        for key, modifier, dialog in (("/", CTRL, "#keys"), ("o", ALT, "#settings")):
+            page.press(key, modifier)
+            page.wait(f"document.querySelector('{dialog}').open")
+            page.press("Escape")
+            page.wait(f"!document.querySelector('{dialog}').open && document.activeElement !== document.body")
