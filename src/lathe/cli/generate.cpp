@@ -102,10 +102,7 @@ Result<int> generate(const GenerateOptions& o) {
     if (streams && written) written = write_stdout(event.text);
     return written.has_value() && SignalScope::caught() == 0;
   };
-  PromptProgress progress(o.engine.quiet);
-  progress.follow(request);
-  LATHE_TRY(const Completion completion, engine->generate(std::move(request)));
-  progress.clear();
+  LATHE_TRY(const Completion completion, generate_with_progress(*engine, std::move(request), o.engine.quiet));
   LATHE_TRY(written);
   if (o.engine.json) {
     LATHE_TRY(write_json(completion_json(*engine, o, prompt, completion)));

@@ -50,4 +50,12 @@ bool PromptProgress::note(const PromptEvent& event) {
   return SignalScope::caught() == 0;
 }
 
+Result<Completion> generate_with_progress(Engine& engine, Request request, bool quiet) {
+  PromptProgress progress(quiet);
+  progress.follow(request);
+  Result<Completion> completion = engine.generate(std::move(request));
+  progress.clear();
+  return completion;
+}
+
 }  // namespace lathe::cli

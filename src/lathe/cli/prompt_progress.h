@@ -32,4 +32,7 @@ class PromptProgress {
   double last_at_ = 0.0;   // and its end
 };
 
+// Engine::generate() under a PromptProgress, whose line is gone when this returns, with an answer or an error.
+Result<Completion> generate_with_progress(Engine& engine, Request request, bool quiet);
+
 }  // namespace lathe::cli

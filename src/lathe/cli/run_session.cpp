@@ -135,10 +135,8 @@ Result<Completion> RunSession::answer(const std::string& text, const std::functi
   LATHE_TRY(request.constraint, format_.begin(prompt, is_chat()));
   request.on_token = [&](const TokenEvent& event) { return show(event.text) && SignalScope::caught() == 0; };
   // A text to continue was written in front of its continuation, on the line that would be redrawn.
-  PromptProgress progress(options_.engine.quiet || !is_chat());
-  progress.follow(request);
-  LATHE_TRY(Completion completion, engine_.generate(std::move(request)));
-  progress.clear();
+  const bool quiet = options_.engine.quiet || !is_chat();
+  LATHE_TRY(Completion completion, generate_with_progress(engine_, std::move(request), quiet));
   remember(text, prompt, completion);
   return completion;
 }

@@ -24,6 +24,15 @@ class SteppingScope {
   bool& stepping_;
 };
 
+// Some of the prompt is computed: tells the listener; false to cancel.
+bool tell_prompt(const Sequence& sequence) {
+  if (!sequence.request.on_prompt) return true;
+  return sequence.request.on_prompt({.done = sequence.computed,
+                                     .cached = sequence.completion.cached_prompt_tokens,
+                                     .total = sequence.prompt_tokens(),
+                                     .seconds = now_seconds() - sequence.submitted_at - sequence.completion.queued_s});
+}
+
 }  // namespace
 
 std::string_view name_of(FinishReason reason) {
@@ -246,14 +255,6 @@ Status Engine::State::take_prompt_logprob(Sequence& sequence, std::span<const fl
   LATHE_TRY(check_logits(row, str("prompt token ", done.size() - 1)));
   done.push_back(describe_token(row, sequence.tokens[done.size()], sequence.request.prompt_logprobs));
   return {};
-}
-
-bool Engine::State::tell_prompt(const Sequence& sequence) {
-  if (!sequence.request.on_prompt) return true;
-  return sequence.request.on_prompt({.done = sequence.computed,
-                                     .cached = sequence.completion.cached_prompt_tokens,
-                                     .total = sequence.prompt_tokens(),
-                                     .seconds = now_seconds() - sequence.submitted_at - sequence.completion.queued_s});
 }
 
 // The rows of one sequence: first those that only the prompt's log-probabilities need, then the one after its last

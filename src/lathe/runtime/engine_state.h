@@ -58,8 +58,6 @@ struct Engine::State {
 
   // Takes the tokens that the rows of `entry` give.
   void answer(const BatchEntry& entry);
-  // Some of the prompt is computed: tells the listener; false to cancel.
-  static bool tell_prompt(const Sequence& sequence);
   // `row`: logits of the prompt token before the next one without a log-probability.
   Status take_prompt_logprob(Sequence& sequence, std::span<const float> row);
   // The prompt is computed: takes the time and counts it, once.
